@@ -1,0 +1,7 @@
+"""Physical systems: y = f(x, θ) as differentiable simulations with nominal constants."""
+
+from pnn.systems.coupled_oscillators import CoupledOscillators
+from pnn.systems.identity import Identity
+from pnn.systems.system import Constant, ParameterSpec, System, stack
+
+__all__ = ["Constant", "CoupledOscillators", "Identity", "ParameterSpec", "System", "stack"]

@@ -1,0 +1,111 @@
+"""Callbacks: the metrics table, a clean stop on a signal, and the clock."""
+
+from __future__ import annotations
+
+import csv
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from pnn.runs import write_atomically
+
+COLUMNS = (
+    "epoch",
+    "step",
+    "train_loss",
+    "train_accuracy",
+    "val_accuracy_device",
+    "val_accuracy_model",
+    "val_loss_device",
+    "val_loss_model",
+    "val_gap_output_error",
+    "learning_rate",
+)
+
+
+class MetricsTable(pl.Callback):
+    """One row per epoch in `metrics.csv`; the rows are part of the checkpoint, so a resumed run repeats none."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.rows: list[dict[str, float]] = []
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        row: dict[str, float] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        row |= {name: float(value) for name, value in trainer.callback_metrics.items() if name in COLUMNS}
+        row["learning_rate"] = trainer.optimizers[0].param_groups[0]["lr"]
+        self.rows.append(row)
+        self._write()
+
+    def _write(self) -> None:
+        def fill(path: Path) -> None:
+            with path.open("w", newline="") as file:
+                writer = csv.DictWriter(file, COLUMNS, restval="")
+                writer.writeheader()
+                writer.writerows(self.rows)
+
+        write_atomically(self.path, fill)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": [dict(row) for row in self.rows]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows = [dict(row) for row in state["rows"]]
+        self._write()
+
+
+class Stopped(Exception):
+    """Training ended early on the user's wish, with a checkpoint."""
+
+
+class StopOnSignal(pl.Callback):
+    """Ctrl-C or SIGTERM ends training after the current batch with a checkpoint from which it resumes bit for bit."""
+
+    def __init__(self, path: Path):
+        self.path, self.stopped = path, False
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._request)
+
+    def _request(self, number: int, frame: Any) -> None:
+        if self.stopped:
+            raise KeyboardInterrupt
+        self.stopped = True
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if self.stopped:
+            trainer.save_checkpoint(self.path)
+            self._restore()
+            raise Stopped
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+
+class Clock(pl.Callback):
+    """Wall time of training in seconds, summed over resumes."""
+
+    def __init__(self) -> None:
+        self.before, self._start = 0.0, time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return self.before + time.perf_counter() - self._start
+
+    def state_dict(self) -> dict[str, float]:
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.before = state["seconds"]

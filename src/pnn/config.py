@@ -1,0 +1,150 @@
+"""From a command line to a checked, plain configuration: every mistake stops here, all of them at once."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from pnn.errors import UserError
+from pnn.rules import Config, problems
+
+
+def conf_dir() -> Path:
+    """The YAML tree: inside the installed package, or at the top of the checkout."""
+    package = Path(__file__).parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parents[1] / "conf"
+
+
+def compose(command: str, overrides: Sequence[str], config_dir: str | None = None) -> DictConfig:
+    """The configuration of `command` with `overrides`, unresolved. Raises Hydra's own errors."""
+    extra = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(conf_dir().absolute()), version_base="1.3"):
+        return hydra.compose(command, overrides=[*extra, *overrides])
+
+
+def plain(config: DictConfig) -> Config:
+    """Resolve to plain containers. Raises UserError for a value that is missing or cannot be resolved."""
+    try:
+        resolved = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserError(_short(error)) from error
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items() if key != "hydra"}
+
+
+def checked(command: str, overrides: Sequence[str], config_dir: str | None = None) -> Config:
+    """The plain, checked configuration. Raises UserError that lists every mistake."""
+    good, found = [], []
+    try:
+        config = compose(command, overrides, config_dir)
+        good = list(overrides)
+    except (HydraException, OmegaConfBaseException):
+        for override in overrides:
+            try:
+                compose(command, [*good, override], config_dir)
+                good.append(override)
+            except (HydraException, OmegaConfBaseException) as error:
+                found.append(_explain(command, override, error, good, config_dir))
+        config = compose(command, good, config_dir)
+    try:
+        resolved = plain(config)
+        found += problems(resolved)
+    except UserError as error:
+        found.append(str(error))
+    if found:
+        raise UserError("\n".join(found))
+    return resolved
+
+
+def _explain(command: str, override: str, error: Exception, good: list[str], config_dir: str | None) -> str:
+    """One line for one override that Hydra refused."""
+    text, (key, _, value) = str(error), override.partition("=")
+    options = re.search(r"Available options in '(.*?)':\s*(.*)", text, re.DOTALL)
+    if options:
+        names = options.group(2).split()
+        close = difflib.get_close_matches(value, names, 1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        return f"{override}: no such option{hint}; {options.group(1)} is one of {', '.join(names)}"
+    if "is not in struct" in text or "Key '" in text or "No match in the defaults list" in text:
+        known = OmegaConf.to_container(compose(command, good, config_dir))
+        return no_such_key(key.lstrip("+~"), override, known, f"see pnn-{command} --cfg job")
+    return f"{override}: {_short(error)}"
+
+
+def no_such_key(key: str, override: str, known: Any, otherwise: str) -> str:
+    """The message for a misspelt key, with the nearest one there is."""
+    close = difflib.get_close_matches(key, _keys(known), 1, cutoff=0.5)
+    return f"{override}: there is no key {key}; {f'did you mean {close[0]}?' if close else otherwise}"
+
+
+def _keys(node: Any, prefix: str = "") -> list[str]:
+    if not isinstance(node, dict):
+        return []
+    here = [f"{prefix}{key}" for key in node]
+    return here + [inner for key, value in node.items() for inner in _keys(value, f"{prefix}{key}.")]
+
+
+def _short(error: Exception) -> str:
+    """The first lines of a library's message, on one line."""
+    return " ".join(line.strip() for line in str(error).splitlines()[:2] if line.strip())
+
+
+def expand(overrides: Sequence[str]) -> list[list[str]]:
+    """The grid of a multirun: every combination of the sweeps `a=1,2`."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    axes = []
+    for override in parsed:
+        if override.is_sweep_override() and override.is_discrete_sweep():
+            axes.append([f"{override.get_key_element()}={v}" for v in override.sweep_string_iterator()])
+        else:
+            axes.append([override.input_line or ""])
+    return [list(point) for point in itertools.product(*axes)]
+
+
+def fail(error: Exception) -> None:
+    """Print a user's mistake and leave with exit code 2."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    if len(lines) > 1:
+        print(f"pnn: {len(lines)} mistakes", file=sys.stderr)
+    for line in lines:
+        print(f"pnn: {line}" if len(lines) == 1 else f"  - {line}", file=sys.stderr)
+    sys.exit(2)
+
+
+def run_command(command: str, job: Callable[[Config], object], *, check: bool = True) -> None:
+    """A Hydra application whose configuration is checked, for every point of a multirun, before any work starts."""
+    arguments = get_args_parser().parse_args()
+    asks_only = arguments.help or arguments.hydra_help or arguments.cfg or arguments.info or arguments.shell_completion
+    if check and not asks_only:
+        try:
+            points = expand(arguments.overrides) if arguments.multirun else [arguments.overrides]
+            for point in points:
+                checked(command, [p for p in point if p], arguments.config_dir)
+        except (UserError, HydraException) as error:
+            fail(error)
+    GlobalHydra.instance().clear()
+
+    def guarded(config: DictConfig) -> None:
+        try:
+            job(plain(config))
+        except UserError as error:
+            fail(error)
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+    hydra.main(version_base="1.3", config_path=str(conf_dir().absolute()), config_name=command)(guarded)()

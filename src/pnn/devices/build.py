@@ -1,0 +1,56 @@
+"""Device recipes: from a nominal system to a device with constants of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from pnn.devices.simulated import SimulatedDevice
+from pnn.systems.coupled_oscillators import CoupledOscillators
+from pnn.systems.system import System
+
+
+def seed_of(*parts: int) -> int:
+    """One 63-bit seed from several numbers, so that neighbouring seeds are unrelated."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
+
+
+def lab(system: System, *, gap: float = 0.0, seed: int = 0, slot: int = 0, **imperfections: Any) -> SimulatedDevice:
+    """A device whose constants differ from the nominal ones by uniform relative amounts in ±gap.
+
+    `seed` names the device, `slot` the place in the network (two layers are two devices). `imperfections` as in
+    `SimulatedDevice`. Raises ValueError for a gap outside [0, 1).
+    """
+    constants = torch.Generator().manual_seed(seed_of(seed, slot, 0))
+    own = system.converged().perturbed(gap, constants)
+    return SimulatedDevice(own, noise_seed=seed_of(seed, slot, 1), **imperfections)
+
+
+def notebook_gap(
+    system: System,
+    *,
+    seed: int = 0,
+    slot: int = 0,
+    eta: float = 0.1,
+    coupling_noise: float = 0.2,
+    input_noise: float = 0.02,
+    **imperfections: Any,
+) -> SimulatedDevice:
+    """The device of the paper's Fashion-MNIST notebook: sin q → sin((1 + η) q) and J → J + J_noise.
+
+    J_noise = (R + Rᵀ)/2 with R of independent normal numbers of standard deviation `coupling_noise`; `input_noise` is
+    the standard deviation of q(0), rad. Raises ValueError for a system without couplings.
+    """
+    if not isinstance(system, CoupledOscillators):
+        raise ValueError(
+            f"device=notebook_gap is defined for system=coupled_oscillators, not for {type(system).__name__}; use device=lab"
+        )
+    generator = torch.Generator().manual_seed(seed_of(seed, slot, 0))
+    own = system.converged().perturbed(0.0, generator)
+    R = coupling_noise * torch.randn(system.size, system.size, generator=generator)
+    assert isinstance(own, CoupledOscillators)
+    own.coupling_offset = (R + R.mT) / 2
+    own.nonlinearity = own.nonlinearity * (1 + eta)
+    return SimulatedDevice(own, noise_seed=seed_of(seed, slot, 1), input_noise=input_noise, **imperfections)

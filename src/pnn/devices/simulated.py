@@ -1,0 +1,126 @@
+"""A simulated laboratory device: a system with its own constants, noise, converters, drift and a ledger."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pnn.devices.converters import quantise, saturate
+from pnn.devices.device import Ledger
+from pnn.systems.system import System
+
+
+class SimulatedDevice:
+    """f_p(x, θ) = ADC[ (1 + d) · sat( f(DAC[x] + σ_in ξ, θ; T(1 + τ ξ)) ) + σ_out ξ ], with f a system of its own constants.
+
+    `input_noise` σ_in and `output_noise` σ_out are standard deviations in the units of x and y; `timing_jitter` τ is the
+    relative standard deviation of the record's duration T, per sample; `saturation` the output amplifier's level;
+    `dac_bits`/`adc_bits` convert over ±`dac_range`/±`adc_range`; `drift` is the standard deviation of a slow relative
+    gain error d, an Ornstein-Uhlenbeck process with a correlation time of `drift_samples` samples. ξ are independent
+    standard normal numbers from `noise_seed`. Shapes as for the system.
+
+    Raises ValueError for a wrong shape, a value that is not finite or outside the system's input range, and for jitter
+    on a system without a timing.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        *,
+        noise_seed: int = 0,
+        input_noise: float = 0.0,
+        output_noise: float = 0.0,
+        timing_jitter: float = 0.0,
+        dac_bits: int | None = None,
+        adc_bits: int | None = None,
+        dac_range: float = 4.0,
+        adc_range: float = 8.0,
+        saturation: float = math.inf,
+        drift: float = 0.0,
+        drift_samples: float = 1e5,
+    ):
+        if timing_jitter and not system.has_timing:
+            raise ValueError(
+                f"device.timing_jitter={timing_jitter} means nothing for {type(system).__name__}, which has no record duration; use 0"
+            )
+        self.system = system.requires_grad_(False)
+        self.input_noise, self.output_noise, self.timing_jitter = input_noise, output_noise, timing_jitter
+        self.dac_bits, self.adc_bits, self.dac_range, self.adc_range = dac_bits, adc_bits, dac_range, adc_range
+        self.saturation, self.drift, self.drift_samples = saturation, drift, drift_samples
+        self.ledger = Ledger()
+        self._generator = torch.Generator().manual_seed(noise_seed)
+        self._drift = drift * float(torch.randn((), generator=self._generator)) if drift else 0.0
+
+    def respond(self, x: Tensor, *theta: Tensor) -> Tensor:
+        """Drive and measure; counted, checked, without gradients."""
+        with torch.no_grad():
+            return self.differentiable(x, *theta)
+
+    def differentiable(self, x: Tensor, *theta: Tensor) -> Tensor:
+        """The same measurement with gradients through the device's own physics: for oracles and diagnostics only."""
+        self._check(x, theta)
+        self.ledger.count(x[..., 0].numel())
+        if self.system_device != x.device:
+            self.system.to(x.device)
+        with torch.autocast(x.device.type, enabled=False):
+            return self._measure(x, theta)
+
+    @property
+    def system_device(self) -> torch.device:
+        buffer = next(self.system.buffers(), None)
+        return torch.device("cpu") if buffer is None else buffer.device
+
+    def _measure(self, x: Tensor, theta: tuple[Tensor, ...]) -> Tensor:
+        drive = quantise(x, self.dac_bits, self.dac_range)
+        if self.input_noise:
+            drive = drive + self.input_noise * self._normal(drive.shape, drive)
+        if self.timing_jitter:
+            y = self.system(drive, *theta, stretch=self.timing_jitter * self._normal((*x.shape[:-1], 1), drive))
+        else:
+            y = self.system(drive, *theta)
+        y = saturate(y, self.saturation)
+        if self.drift:
+            y = y * (1 + self._next_drift(x[..., 0].numel()))
+        if self.output_noise:
+            y = y + self.output_noise * self._normal(y.shape, y)
+        return quantise(y, self.adc_bits, self.adc_range)
+
+    def _normal(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """Standard normal numbers from the device's own generator (on the CPU, so one seed means one noise anywhere)."""
+        return torch.randn(shape, generator=self._generator).to(like)
+
+    def _next_drift(self, samples: int) -> float:
+        """Advance the Ornstein-Uhlenbeck gain error by `samples` samples."""
+        memory = math.exp(-samples / self.drift_samples)
+        kick = self.drift * math.sqrt(1 - memory**2) * float(torch.randn((), generator=self._generator))
+        self._drift = memory * self._drift + kick
+        return self._drift
+
+    def _check(self, x: Tensor, theta: tuple[Tensor, ...]) -> None:
+        name, specs = type(self.system).__name__, self.system.parameters_spec
+        if x.shape[-1] != self.system.input_size:
+            raise ValueError(f"{name} takes {self.system.input_size} inputs, and x has shape {tuple(x.shape)}")
+        if len(theta) != len(specs):
+            raise ValueError(f"{name} takes parameters {[s.name for s in specs]}, and {len(theta)} were given")
+        for spec, value in zip(specs, theta, strict=True):
+            if tuple(value.shape[value.dim() - len(spec.shape) :]) != spec.shape:
+                raise ValueError(f"{name}: {spec.name} must have shape {spec.shape}, and has {tuple(value.shape)}")
+        low, high = self.system.input_range
+        smallest, largest = (float(v) for v in torch.aminmax(x.detach()))
+        if not (math.isfinite(smallest) and math.isfinite(largest)):
+            raise ValueError(f"{name} was driven with a value that is not finite; lower optimizer.lr or check the data")
+        if smallest < low or largest > high:
+            raise ValueError(f"{name} was driven with {smallest:g} … {largest:g}, outside its range [{low:g}, {high:g}]")
+        if not all(math.isfinite(float(value.detach().sum())) for value in theta):
+            raise ValueError(f"{name} was given parameters that are not finite; lower optimizer.lr")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"generator": self._generator.get_state(), "drift": self._drift, "ledger": self.ledger.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._generator.set_state(state["generator"].cpu())
+        self._drift = float(state["drift"])
+        self.ledger = Ledger(**state["ledger"])

@@ -1,0 +1,131 @@
+"""pnn-evaluate: score a checkpoint on any device, or diagnose its gradients."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from pnn.config import checked, compose, conf_dir, expand, fail, no_such_key, plain
+from pnn.errors import UserError
+from pnn.rules import Config, problems
+
+GROUPS = ("system", "device", "model", "architecture", "training", "task", "optimizer", "trainer", "logger")
+OWN = ("ckpt_path", "split", "diagnose", "batches", "out")
+
+
+def main() -> None:
+    """Entry point of `pnn-evaluate`."""
+    arguments = get_args_parser().parse_args()
+    if arguments.help or arguments.hydra_help or arguments.info or arguments.shell_completion:
+        hydra.main(version_base="1.3", config_path=str(conf_dir().absolute()), config_name="evaluate")(lambda _: None)()
+        return
+    try:
+        points = expand(arguments.overrides) if arguments.multirun else [arguments.overrides]
+        jobs = [configuration(point) for point in points]
+        for options, config in jobs:
+            if arguments.cfg:
+                print(OmegaConf.to_yaml(OmegaConf.create({**config, **options})))
+            else:
+                evaluate(options, config)
+    except UserError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def configuration(overrides: list[str]) -> tuple[Config, Config]:
+    """The command's own options, and the run's configuration with the overrides laid over it."""
+    from pnn.checkpoints import read
+
+    own = [o for o in overrides if o.partition("=")[0] in OWN]
+    options = checked("evaluate", own)
+    if options["split"] not in ("test", "val"):
+        raise UserError(f"split={options['split']} must be test or val")
+    if options["diagnose"] not in (None, "gradients"):
+        raise UserError(f"diagnose={options['diagnose']} must be gradients or null")
+    config = OmegaConf.create(read(options["ckpt_path"])["pnn"]["config"])
+    OmegaConf.set_struct(config, True)
+    found = [m for o in overrides if o not in own for m in [_apply(config, o)] if m]
+    resolved = plain(config)
+    found += problems(resolved)
+    if found:
+        raise UserError("\n".join(found))
+    return options, resolved
+
+
+def _apply(config: DictConfig, text: str) -> str | None:
+    """Lay one override over the run's configuration; the message for one that does not fit."""
+    override = OverridesParser.create().parse_override(text)
+    key = override.key_or_group
+    if key in GROUPS:
+        try:
+            config[key] = compose("train", [f"seed={config.seed}", text])[key]
+        except Exception as error:
+            return f"{text}: {str(error).splitlines()[0]}"
+        return None
+    if OmegaConf.select(config, key, default=None) is None and not _has(config, key):
+        return no_such_key(key, text, OmegaConf.to_container(config), "see config.yaml of the run")
+    OmegaConf.update(config, key, override.value(), force_add=False)
+    return None
+
+
+def _has(config: DictConfig, key: str) -> bool:
+    parent, _, leaf = key.rpartition(".")
+    node: Any = OmegaConf.select(config, parent) if parent else config
+    return isinstance(node, DictConfig) and leaf in node
+
+
+def evaluate(options: Config, config: Config) -> dict[str, Any]:
+    """Score the checkpoint on the device that `config` describes; returns what is printed, as numbers."""
+    from pnn import alignment, checkpoints, runs
+    from pnn.build import build, instantiate
+
+    if options["out"]:
+        runs.check_writable(Path(options["out"]).parent)
+    experiment = build(config)
+    checkpoint = checkpoints.read(options["ckpt_path"])
+    checkpoints.load_network(experiment.network, checkpoint)
+    experiment.task.prepare_data()
+    experiment.task.setup()
+    result: dict[str, Any] = {"ckpt_path": options["ckpt_path"], "device": config["device"], "seed": config["seed"]}
+    if options["diagnose"] == "gradients":
+        loader = iter(experiment.task.train_dataloader())
+        batches = [next(loader) for _ in range(min(options["batches"], len(experiment.task.train_dataloader())))]
+        try:
+            rows = alignment.gradient_alignment(experiment.network, experiment.laboratory.devices, batches)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        print(alignment.table(rows))
+        result["alignment"] = [
+            {"layer": r.layer, "mode": r.mode, "cosine": float(r.cosine), "norm_ratio": float(r.ratio)} for r in rows
+        ]
+    else:
+        result |= _score(experiment, instantiate({**config["trainer"], "_partial_": True}), options["split"])
+    if options["out"]:
+        runs.write_json(Path(options["out"]), result)
+    return result
+
+
+def _score(experiment: Any, trainer_of: Any, split: str) -> dict[str, Any]:
+    """Accuracy on the device and on the model over one split."""
+    trainer = trainer_of(logger=False, enable_checkpointing=False, enable_model_summary=False, callbacks=[])
+    run = trainer.test if split == "test" else trainer.validate
+    run(experiment.module, datamodule=experiment.task, verbose=False)
+    scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    calls = sum(device.ledger.calls for device in experiment.laboratory.devices)
+    print(
+        f"{split} accuracy: {scores[f'{split}_accuracy_device']:.2%} on the device, "
+        f"{scores[f'{split}_accuracy_model']:.2%} on the model; the two outputs differ by "
+        f"{scores[f'{split}_gap_output_error']:.1%}; {calls} device calls"
+    )
+    return {**scores, "device_calls": calls}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""Every autograd.Function and gradient estimator: the training modes, and the oscillators' hand-written adjoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from pnn.integrate import Scheme, adjoint_from_rest, positions_from_rest
+
+Transform = Callable[..., Tensor]
+
+
+class Responds(Protocol):
+    """The one method of a device that training needs."""
+
+    def respond(self, x: Tensor, *theta: Tensor) -> Tensor:
+        """Drive the device with x and θ and measure y; no gradients."""
+
+
+class PhysicsAware(Function):
+    """Forward y = f_p(x, θ) on the device; backward gᵀ ∂f_m/∂(x, θ) of the digital model at the same x, θ."""
+
+    @staticmethod
+    def forward(ctx: Any, device: Responds, model: Transform, x: Tensor, *theta: Tensor) -> Tensor:
+        ctx.model = model
+        ctx.autocast = torch.is_autocast_enabled(x.device.type), torch.get_autocast_dtype(x.device.type)
+        ctx.save_for_backward(x, *theta)
+        return device.respond(x, *theta)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        needed = ctx.needs_input_grad[2:]
+        inputs = [t.detach().requires_grad_(need) for t, need in zip(ctx.saved_tensors, needed, strict=True)]
+        enabled, dtype = ctx.autocast
+        with torch.enable_grad(), torch.autocast(gradient.device.type, dtype=dtype, enabled=enabled):
+            y = ctx.model(*inputs)
+        wanted = [t for t in inputs if t.requires_grad]
+        grads = iter(torch.autograd.grad(y, wanted, gradient.to(y.dtype), allow_unused=True))
+        return None, None, *(next(grads) if need else None for need in needed)
+
+
+def physics_aware(device: Responds, model: Transform) -> Transform:
+    """Physics-aware training (PAT): a differentiable callable (x, *θ) → y.
+
+    Forward: y = f_p(x, θ), the device's measured output, bit for bit. Backward: the vector-Jacobian products of the
+    digital model f_m at the device's own inputs, g_x = [∂f_m/∂x (x, θ)]ᵀ g_y and g_θ = [∂f_m/∂θ (x, θ)]ᵀ g_y, which
+    never call the device. `device` is anything with respond(x, *θ); `model` any differentiable callable with the same
+    shapes. Source: Wright, Onodera et al., Nature 601, 549 (2022), eqs. (1)-(4).
+    """
+
+    def transform(x: Tensor, *theta: Tensor) -> Tensor:
+        return PhysicsAware.apply(device, model, x, *theta)
+
+    return transform
+
+
+def in_silico(device: Responds, model: Transform) -> Transform:
+    """In-silico training: forward and backward on the digital model f_m; the device is met only at the test."""
+    return model
+
+
+def ideal(device: Any, model: Transform) -> Transform:
+    """Ideal backpropagation through the simulated device itself: the oracle that no laboratory has.
+
+    Raises ValueError for a device that cannot be differentiated.
+    """
+    if not hasattr(device, "differentiable"):
+        raise ValueError(
+            f"training=ideal needs a simulated device, and {type(device).__name__} can only be measured; use training=pat"
+        )
+    return device.differentiable
+
+
+class CouplingMatrix(Function):
+    """P = J' − diag(κ + Σ_j J'_ij), J' = G ∘ (C + Cᵀ)/2 + O: the force matrix of the oscillators, symmetric.
+
+    C (..., N, N); gain G and offset O broadcast against it and are symmetric; on-site strength κ (..., N or 1). With
+    `keep_diagonal` the sum includes J'_ii, an on-site term −J'_ii sin q_i as in the paper's code; else it does not.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, C: Tensor, gain: Tensor, offset: Tensor, kappa: Tensor, keep_diagonal: bool) -> Tensor:
+        P = torch.add(C, C.mT).mul_(0.5 * gain)
+        if offset.numel() > 1 or bool(offset.any()):
+            P.add_(offset)
+        rows = P.sum(-1)
+        diagonal = P.diagonal(dim1=-2, dim2=-1)
+        diagonal.copy_(-(kappa + rows if keep_diagonal else kappa + rows - diagonal))
+        ctx.save_for_backward(gain)
+        ctx.keep_diagonal = keep_diagonal
+        return P
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gP: Tensor) -> tuple[Tensor | None, ...]:
+        (gain,) = ctx.saved_tensors
+        g_diagonal = gP.diagonal(dim1=-2, dim2=-1)
+        gJ = gP - g_diagonal.unsqueeze(-1)
+        diagonal = gJ.diagonal(dim1=-2, dim2=-1)
+        diagonal.copy_(-g_diagonal if ctx.keep_diagonal else torch.zeros_like(g_diagonal))
+        gJ.mul_(0.5 * gain)
+        return gJ + gJ.mT, None, None, None, None
+
+
+class OscillatorFlow(Function):
+    """q(T) of q̈ = sin(α q) P + e from rest, on the columns read out, with its exact discrete adjoint.
+
+    With `linear`, sin(α q) is replaced by α q.
+
+    q (*lead, B, N), P (*lead, N, N) symmetric, e (*lead, 1, N), α (*lead, 1, N or 1) → (*lead, B, len(columns)).
+    The adjoint needs one product with P per stage (P = Pᵀ) and one product over all stages for gP.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        P: Tensor,
+        e: Tensor,
+        alpha: Tensor,
+        duration: float | Tensor,
+        steps: int,
+        scheme: Scheme,
+        columns: slice,
+        linear: bool,
+    ) -> Tensor:
+        keep = any(ctx.needs_input_grad)
+        count = scheme.evaluations(steps)
+        sines = q.new_empty((*q.shape[:-2], count, *q.shape[-2:])) if keep else None
+        phases: list[Tensor] = []
+
+        def force(Q: Tensor, read: slice) -> Tensor:
+            phase = Q * alpha
+            s = phase if linear else torch.sin(phase)
+            if sines is not None:
+                sines[..., len(phases), :, :] = s
+                phases.append(phase)
+            return s @ P[..., read] + e[..., read]
+
+        y = positions_from_rest(force, q, duration, steps, scheme, columns)
+        if sines is not None:
+            ctx.save_for_backward(P, alpha, sines, *phases)
+            ctx.run = duration, steps, scheme, columns, linear
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        P, alpha, sines, *phases = ctx.saved_tensors
+        duration, steps, scheme, columns, linear = ctx.run
+        need_q, need_P, need_e = ctx.needs_input_grad[:3]
+        count = len(phases)
+        forces = torch.empty_like(sines)[..., : count - 1, :, :]
+        read_out: list[Tensor] = []
+
+        def pullback(step: int, stage: int, ga: Tensor, propagate: bool) -> Tensor | None:
+            index = step * scheme.stages + stage
+            if index == count - 1:
+                read_out.append(ga)
+                gs = ga @ P[..., columns].mT if propagate else None
+            else:
+                forces[..., index, :, :] = ga
+                gs = ga @ P if propagate else None
+            if gs is None:
+                return None
+            return gs.mul_(alpha) if linear else gs.mul_(torch.cos(phases[index]).mul_(alpha))
+
+        zero = torch.zeros_like(phases[0])
+        gq = adjoint_from_rest(pullback, gradient, zero, duration, steps, scheme, columns, need_initial=need_q)
+        gP = ge = None
+        if need_P:
+            gP = sines[..., : count - 1, :, :].flatten(-3, -2).mT @ forces.flatten(-3, -2)
+            gP[..., columns] += sines[..., count - 1, :, :].mT @ read_out[0]
+        if need_e:
+            ge = forces.sum((-3, -2)).unsqueeze(-2)
+            ge[..., columns] += read_out[0].sum(-2, keepdim=True)
+        return gq, gP, ge, *(None,) * 6

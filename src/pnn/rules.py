@@ -1,0 +1,179 @@
+"""What a configuration may say: one row per key, and the checks that cross the groups."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Number:
+    """A numeric key: its type, its limits and what to do about a value outside them."""
+
+    key: str
+    kind: type
+    low: float = -math.inf
+    high: float = math.inf
+    remedy: str = ""
+    open_low: bool = False
+    open_high: bool = False
+    optional: bool = False
+
+    def problem(self, value: Any) -> str | None:
+        """The message for a wrong value, or None."""
+        if value is None and self.optional:
+            return None
+        accepted = (int,) if self.kind is int else (int, float)
+        if isinstance(value, bool) or not isinstance(value, accepted):
+            what = "a whole number" if self.kind is int else "a number"
+            return f"{self.key}={value} must be {what}; {self.remedy}"
+        below = value <= self.low if self.open_low else value < self.low
+        above = value >= self.high if self.open_high else value > self.high
+        if below or above or value != value:
+            return f"{self.key}={value} must be {self.limits}; {self.remedy}"
+        return None
+
+    @property
+    def limits(self) -> str:
+        lower = f"{'>' if self.open_low else '>='} {self.low:g}" if math.isfinite(self.low) else ""
+        upper = f"{'<' if self.open_high else '<='} {self.high:g}" if math.isfinite(self.high) else ""
+        return " and ".join(part for part in (lower, upper) if part) or "finite"
+
+
+NUMBERS = (
+    Number("seed", int, 0, 2**31, "use 0"),
+    Number("device.gap", float, 0, 1, "use 0 for a perfect digital model", open_high=True),
+    Number("device.seed", int, 0, 2**31, "use 0"),
+    Number("device.input_noise", float, 0, remedy="use 0 for none"),
+    Number("device.output_noise", float, 0, remedy="use 0 for none"),
+    Number("device.timing_jitter", float, 0, 1, "use 0 for none", open_high=True),
+    Number("device.dac_bits", int, 2, 32, "use null for a continuous drive", optional=True),
+    Number("device.adc_bits", int, 2, 32, "use null for a continuous measurement", optional=True),
+    Number("device.dac_range", float, 0, remedy="use the full scale of the drive", open_low=True),
+    Number("device.adc_range", float, 0, remedy="use the full scale of the measurement", open_low=True),
+    Number("device.saturation", float, 0, remedy="use .inf for none", open_low=True),
+    Number("device.drift", float, 0, remedy="use 0 for none"),
+    Number("device.drift_samples", float, 0, remedy="use 1e5", open_low=True),
+    Number("device.eta", float, -1, remedy="use 0.1 as in the paper's notebook", open_low=True),
+    Number("device.coupling_noise", float, 0, remedy="use 0 for none"),
+    Number("system.duration", float, 0, remedy="use 0.5 as in the paper", open_low=True),
+    Number("system.steps", int, 1, remedy="use 1 with nystrom4, about 8 with leapfrog"),
+    Number("system.device_steps", int, 1, remedy="use 16"),
+    Number("system.clamp", float, 0, remedy="use null for no clamp", open_low=True, optional=True),
+    Number("architecture.depth", int, 1, 1000, "use 2"),
+    Number("architecture.patch", int, 1, remedy="use 7 for 28 × 28 images"),
+    Number("architecture.width", int, 1, remedy="use 100"),
+    Number("architecture.scale", float, remedy="use 1.0"),
+    Number("training.penalty", float, 0, remedy="use 1.0"),
+    Number("optimizer.lr", float, 0, remedy="use 1e-3", open_low=True),
+    Number("optimizer.weight_decay", float, 0, remedy="use 0"),
+    Number("optimizer.warmup", float, 0, 1, "use 0 for none"),
+    Number("task.batch_size", int, 1, remedy="use 32"),
+    Number("task.eval_batch_size", int, 1, remedy="use 1000"),
+    Number("task.seed", int, 0, remedy="use 0"),
+    Number("task.split_seed", int, 0, remedy="use 0"),
+    Number("task.stride", int, 1, 28, "use 1 for every pixel, 2 for every second one"),
+    Number("task.train_limit", int, 1, remedy="use null for all of the training data", optional=True),
+    Number("trainer.max_epochs", int, 1, remedy="use 20"),
+    Number("trainer.max_steps", int, -1, remedy="use -1 for no limit"),
+    Number("trainer.accumulate_grad_batches", int, 1, remedy="use 1"),
+    Number("trainer.gradient_clip_val", float, 0, remedy="use null for none", open_low=True, optional=True),
+)
+
+CHOICES = {
+    "system.scheme": ("nystrom4", "leapfrog", "rk4"),
+    "system.device_scheme": ("nystrom4", "leapfrog", "rk4"),
+    "system.self_coupling": ("reference", "physical"),
+    "optimizer.schedule": ("constant", "cosine"),
+    "training.monitor": ("val_accuracy_device", "val_accuracy_model"),
+    "trainer.accelerator": ("auto", "cpu", "gpu", "cuda", "mps"),
+}
+
+
+def look_up(config: Config, key: str) -> Any:
+    """The value at a dotted key; KeyError when it is not there."""
+    node: Any = config
+    for part in key.split("."):
+        if not isinstance(node, dict):
+            raise KeyError(key)
+        node = node[part]
+    return node
+
+
+def problems(config: Config) -> list[str]:
+    """Every mistake in a resolved configuration, each as name, value, limit, remedy."""
+    return [*_values(config), *_crossings(config)]
+
+
+def _values(config: Config) -> Iterator[str]:
+    for rule in NUMBERS:
+        try:
+            problem = rule.problem(look_up(config, rule.key))
+        except KeyError:
+            continue
+        if problem:
+            yield problem
+    for key, allowed in CHOICES.items():
+        try:
+            value = look_up(config, key)
+        except KeyError:
+            continue
+        if value not in allowed:
+            yield f"{key}={value} must be one of {', '.join(allowed)}"
+
+
+def _crossings(config: Config) -> Iterator[str]:
+    for check in (_schemes, _mixer, _notebook, _jitter):
+        message = check(config)
+        if message:
+            yield message
+
+
+def _target(config: Config, group: str) -> str:
+    return str((config.get(group) or {}).get("_target_", "")).rpartition(".")[2]
+
+
+def _schemes(config: Config) -> str | None:
+    system = config.get("system") or {}
+    for scheme, steps in (("scheme", "steps"), ("device_scheme", "device_steps")):
+        if system.get(scheme) == "nystrom4" and system.get(steps) not in (None, 1):
+            return (
+                f"system.{steps}={system[steps]} must be 1 with system.{scheme}=nystrom4, which takes one step from rest; "
+                f"use system.{scheme}=leapfrog for several"
+            )
+    return None
+
+
+def _mixer(config: Config) -> str | None:
+    if _target(config, "architecture") != "Mixer":
+        return None
+    task, patch = _target(config, "task"), (config["architecture"] or {}).get("patch")
+    side: Callable[[], int] = lambda: math.ceil(28 / int(config["task"].get("stride", 1)))  # noqa: E731
+    sizes = {"Digits": lambda: 8, "MNIST": side, "FashionMNIST": side}
+    if task == "Vowels":
+        return "architecture=mixer cuts images into patches, and task=vowels has no images; use architecture=multilayer"
+    stride = config["task"].get("stride", 1)
+    if task not in sizes or not isinstance(patch, int) or patch < 1 or not isinstance(stride, int) or stride < 1:
+        return None
+    pixels = sizes[task]()
+    if pixels % patch:
+        divisors = [d for d in range(1, pixels + 1) if pixels % d == 0]
+        return f"architecture.patch={patch} must divide the image of {pixels} × {pixels} pixels; use one of {divisors}"
+    return None
+
+
+def _notebook(config: Config) -> str | None:
+    if _target(config, "device") == "notebook_gap" and _target(config, "system") == "Identity":
+        return "device=notebook_gap changes couplings, and system=identity has none; use device=lab or system=coupled_oscillators"
+    return None
+
+
+def _jitter(config: Config) -> str | None:
+    jitter = (config.get("device") or {}).get("timing_jitter")
+    if _target(config, "system") == "Identity" and isinstance(jitter, (int, float)) and jitter > 0:
+        return f"device.timing_jitter={jitter} means nothing for system=identity, which has no record duration; use 0"
+    return None

@@ -1,0 +1,190 @@
+"""pnn-train: compose, train, judge on the device."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from pnn.config import run_command
+from pnn.errors import UserError
+from pnn.rules import Config
+
+#: Keys that may differ between a run and its resumption.
+MAY_CHANGE = ("out", "ckpt_path", "logger", "trainer.enable_progress_bar")
+
+
+def main() -> None:
+    """Entry point of `pnn-train`."""
+    run_command("train", train)
+
+
+def train(config: Config) -> dict[str, Any]:
+    """Train the experiment of a checked, plain configuration; returns the content of summary.json.
+
+    Raises UserError for a mistake; nothing is written before the whole experiment has been built.
+    """
+    from pnn import runs
+    from pnn.build import build
+    from pnn.callbacks import Stopped
+
+    resumed = resume_from(config)
+    folder = resumed or runs.new_folder(config["out"], config["name"])
+    experiment = build(config)
+    experiment.task.prepare_data()
+    experiment.task.setup()
+    trainer, clock = make_trainer(config, folder)
+    runs.create(folder)
+    write_description(folder, experiment)
+    try:
+        trainer.fit(experiment.module, datamodule=experiment.task, ckpt_path=config["ckpt_path"], weights_only=True)
+        return conclude(trainer, experiment, folder, clock.seconds)
+    except Stopped:
+        resume = folder / "checkpoints" / "last.ckpt"
+        print(f"\nstopped; resume with the same command and ckpt_path={resume}", file=sys.stderr)
+        raise KeyboardInterrupt from None
+    finally:
+        close(trainer)
+
+
+def resume_from(config: Config) -> Path | None:
+    """The run folder of `ckpt_path`, if the run is to go on there. Refuses a checkpoint of another configuration."""
+    from pnn.checkpoints import differences, read, run_folder
+
+    path = config["ckpt_path"]
+    if path is None:
+        return None
+    stored = read(path)["pnn"]["config"]
+    different = differences(stored, config, ignore=MAY_CHANGE)
+    if different:
+        raise UserError(
+            f"ckpt_path={path} belongs to another configuration: {'; '.join(different)}; "
+            "repeat the command of that run (environment.json) and add ckpt_path"
+        )
+    return Path(config["out"]) if config["out"] else run_folder(path)
+
+
+def make_trainer(config: Config, folder: Path) -> tuple[Any, Any]:
+    """Lightning's Trainer with the project's callbacks and loggers."""
+    import pytorch_lightning as pl
+    from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
+
+    from pnn.build import instantiate
+    from pnn.callbacks import Clock, MetricsTable, StopOnSignal
+
+    clock = Clock()
+    checkpoints = folder / "checkpoints"
+    callbacks: list[pl.Callback] = [
+        clock,
+        MetricsTable(folder / "metrics.csv"),
+        StopOnSignal(checkpoints / "last.ckpt"),
+        ModelCheckpoint(
+            dirpath=checkpoints,
+            filename="best",
+            monitor=config["training"]["monitor"],
+            mode="max",
+            save_last=True,
+            enable_version_counter=False,
+        ),
+    ]
+    if config["trainer"].get("enable_progress_bar", True):
+        callbacks.append(TQDMProgressBar(refresh_rate=10))
+    arguments = {
+        "callbacks": callbacks,
+        "logger": make_loggers(config, folder),
+        "default_root_dir": str(folder),
+        "num_sanity_val_steps": 0,
+        "enable_model_summary": False,
+        "log_every_n_steps": 50,
+    }
+    return instantiate({**config["trainer"], "_partial_": True})(**arguments), clock
+
+
+def make_loggers(config: Config, folder: Path) -> list[Any]:
+    """Loggers beside metrics.csv."""
+    kind = config["logger"]["name"]
+    if kind == "wandb":
+        from pytorch_lightning.loggers import WandbLogger
+
+        runs_there = folder
+        runs_there.mkdir(parents=True, exist_ok=True)
+        options = config["logger"]
+        return [
+            WandbLogger(
+                project=options["project"], name=folder.name, save_dir=str(folder), offline=options["offline"], config=config
+            )
+        ]
+    if kind == "tensorboard":
+        try:
+            from pytorch_lightning.loggers import TensorBoardLogger
+
+            return [TensorBoardLogger(str(folder), name="", version="tensorboard")]
+        except ModuleNotFoundError as error:
+            raise UserError("logger=tensorboard needs the package tensorboard; pip install 'pnn[tensorboard]'") from error
+    return []
+
+
+def write_description(folder: Path, experiment: Any) -> None:
+    """config.yaml, environment.json and the device card."""
+    from omegaconf import OmegaConf
+
+    from pnn import runs
+
+    config = {**experiment.config, "out": str(folder)}
+    runs.write_atomically(folder / "config.yaml", lambda p: p.write_text(OmegaConf.to_yaml(OmegaConf.create(config))))
+    if experiment.config["ckpt_path"] is None:
+        runs.write_json(folder / "environment.json", runs.environment(sys.argv))
+    card = {
+        "recipe": experiment.config["device"],
+        "devices": {
+            name: {"inputs": layer.input_size, "outputs": layer.output_size, "trainable": sum(t.numel() for t in layer.theta)}
+            for name, layer in experiment.layers.items()
+        },
+    }
+    runs.write_json(folder / "devices.json", card)
+
+
+def conclude(trainer: Any, experiment: Any, folder: Path, seconds: float) -> dict[str, Any]:
+    """Score the test set once, with the best epoch's parameters, and write summary.json and curves.png."""
+    from pnn import checkpoints, figures, runs
+
+    best = checkpoints.read(folder / "checkpoints" / "best.ckpt")
+    validation = best["callbacks"] and checkpoints.best_row(folder / "metrics.csv", experiment.config["training"]["monitor"])
+    checkpoints.load_network(experiment.network, best)
+    trainer.test(experiment.module, datamodule=experiment.task, verbose=False)
+    scores = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test_")}
+    summary = {
+        "name": experiment.config["name"],
+        "training": experiment.config["training"]["name"],
+        "test_accuracy_device": scores["test_accuracy_device"],
+        "test_accuracy_model": scores["test_accuracy_model"],
+        "val_accuracy_device": validation["val_accuracy_device"],
+        "best_epoch": int(validation["epoch"]),
+        "gap_output_error": scores["test_gap_output_error"],
+        "device_calls": sum(device.ledger.calls for device in experiment.laboratory.devices),
+        "device_samples": sum(device.ledger.samples for device in experiment.laboratory.devices),
+        "parameters": sum(p.numel() for p in experiment.network.parameters()),
+        "wall_seconds": round(seconds, 3),
+        "seed": experiment.config["seed"],
+        "commit": runs.commit(),
+    }
+    runs.write_json(folder / "summary.json", summary)
+    figures.training_curves(folder)
+    print(
+        f"test accuracy: {summary['test_accuracy_device']:.2%} on the device, {summary['test_accuracy_model']:.2%} on the "
+        f"model (gap: {summary['gap_output_error']:.1%} of the output)\nrun folder: {folder}"
+    )
+    return summary
+
+
+def close(trainer: Any) -> None:
+    """Finish a W&B run, so that the next job of a multirun does not continue it."""
+    for logger in trainer.loggers:
+        if type(logger).__name__ == "WandbLogger":
+            import wandb
+
+            wandb.finish()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,10 @@
+"""Digital models f_m: what gradients are computed with."""
+
+from __future__ import annotations
+
+from pnn.systems.system import System
+
+
+def nominal(system: System) -> System:
+    """The nominal system itself, at its own numerical resolution."""
+    return system.requires_grad_(False)
