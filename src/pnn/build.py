@@ -15,7 +15,7 @@ from pnn.errors import UserError
 from pnn.layers import Laboratory, PhysicalLayer
 from pnn.module import PNNModule
 from pnn.rules import Config
-Task = object
+from pnn.tasks import Task
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -47,4 +48,38 @@ def training_curves(folder: Path) -> None:
         axis.grid(alpha=0.25)
         axis.legend(frameon=False, fontsize=8)
     write_atomically(folder / "curves.png", lambda path: figure.savefig(path, dpi=150))
+    plt.close(figure)
+
+
+MODE_COLOURS = {"in_silico": "#D55E00", "pat": "#0072B2", "ideal": "#009E73"}
+MODE_LABELS = {"in_silico": "in silico", "pat": "physics-aware (PAT)", "ideal": "ideal (oracle)"}
+
+
+def demo_figure(report: dict[str, Any], path: Path) -> None:
+    """demo.json → accuracy on the device of every seed, by training mode, against the reality gap."""
+    gaps = sorted(report["gaps"], key=lambda entry: entry["gap"])
+    figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
+    for offset, mode in zip((-0.22, 0.0, 0.22), MODE_COLOURS, strict=True):
+        colour = MODE_COLOURS[mode]
+        for position, entry in enumerate(gaps):
+            row = entry["modes"][mode]
+            values = [100 * v for v in row["device"]]
+            axis.scatter([position + offset] * len(values), values, s=14, color=colour, alpha=0.45, lw=0)
+            mean, error = (100 * v for v in row["device_mean_error"])
+            label = MODE_LABELS[mode] if position == 0 else None
+            axis.errorbar(position + offset, mean, 2 * error, fmt="_", ms=20, color=colour, capsize=4, label=label)
+    for name, label, style in (
+        ("logistic_regression", "logistic regression", "--"),
+        ("identity", "device replaced by the identity", ":"),
+    ):
+        value = 100 * report["references"][name]
+        if value > 50:
+            axis.axhline(value, color=GREY, ls=style, lw=1, label=label)
+    axis.set_xticks(range(len(gaps)), [f"{entry['gap']:g}" for entry in gaps])
+    axis.set(xlabel="reality gap (relative change of each untrained constant)", ylabel="test accuracy on the device (%)")
+    axis.set_title(f"8 × 8 digits, {report['seeds']} seeds and devices; bars: mean ± 2 s.e.", fontsize=10)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(axis="y", alpha=0.25)
+    axis.legend(frameon=False, fontsize=8, loc="lower left")
+    write_atomically(path, lambda p: figure.savefig(p, dpi=150))
     plt.close(figure)
