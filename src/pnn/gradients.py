@@ -62,7 +62,11 @@ def physics_aware(device: Responds, model: Transform) -> Transform:
 
 def in_silico(device: Responds, model: Transform) -> Transform:
     """In-silico training: forward and backward on the digital model f_m; the device is met only at the test."""
-    return model
+
+    def transform(x: Tensor, *theta: Tensor) -> Tensor:
+        return model(x, *theta)
+
+    return transform
 
 
 def ideal(device: Any, model: Transform) -> Transform:
