@@ -66,7 +66,7 @@ def demo(config: Config) -> dict[str, Any]:
 def _bar(total: int) -> Any:
     from tqdm import tqdm
 
-    return tqdm(total=total, desc="training", unit="epoch", leave=False)
+    return tqdm(total=total, desc="training", unit="epoch", leave=False, disable=None)
 
 
 def build(config: Config, task: Any, gap: float, mode: str) -> tuple[Any, Any]:
@@ -119,7 +119,7 @@ def train(config: Config, task: Any, gap: float, mode: str, bar: Any) -> Trained
             loss.backward()
             optimiser.step()
             schedule.step()
-        bar.set_postfix_str(f"gap {gap:g}, {LABELS[mode]}, loss {float(loss) / S:.3f}")
+        bar.set_postfix_str(f"gap {gap:g}, {LABELS[mode]}, loss {float(loss.detach()) / S:.3f}")
         bar.update()
     test_x, test_y = task.test
     with torch.no_grad():
