@@ -63,8 +63,12 @@ class Stopped(Exception):
     """Training ended early on the user's wish, with a checkpoint."""
 
 
-class StopOnSignal(pl.Callback):
-    """Ctrl-C or SIGTERM ends training after the current batch with a checkpoint from which it resumes bit for bit."""
+class LastCheckpoint(pl.callbacks.Checkpoint):
+    """Writes last.ckpt atomically at the end of every epoch, and when Ctrl-C or SIGTERM ends the run early.
+
+    A signal ends training after the current batch; at the last batch of an epoch, after the first one of the next, so
+    that no validation is lost. (Lightning's own `save_last` writes only when the monitored score improves.)
+    """
 
     def __init__(self, path: Path):
         self.path, self.stopped = path, False
@@ -79,14 +83,22 @@ class StopOnSignal(pl.Callback):
             raise KeyboardInterrupt
         self.stopped = True
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if self.stopped:
-            trainer.save_checkpoint(self.path)
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_index: int
+    ) -> None:
+        if self.stopped and batch_index + 1 < trainer.num_training_batches:
+            self._save(trainer)
             self._restore()
             raise Stopped
 
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._save(trainer)
+
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._restore()
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        write_atomically(self.path, trainer.save_checkpoint)
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

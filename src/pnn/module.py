@@ -99,9 +99,16 @@ class PNNModule(pl.LightningModule):
         self.log(f"{stage}_gap_output_error", tally.per("difference", "power") ** 0.5)
 
     def configure_optimizers(self) -> Any:
-        steps = int(self.trainer.estimated_stepping_batches)
-        optimiser, schedule = self.recipe.build(self.parameters(), steps)
+        optimiser, schedule = self.recipe.build(self.parameters(), self.optimizer_steps())
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def optimizer_steps(self) -> int:
+        """Steps of the whole run. (Lightning's own estimate loads the data before it restores the loader's position.)"""
+        trainer: Any = self.trainer
+        batches, limit = len(trainer.datamodule.train_dataloader()), trainer.limit_train_batches
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        steps = trainer.max_epochs * -(-batches // trainer.accumulate_grad_batches)
+        return min(steps, trainer.max_steps) if trainer.max_steps > 0 else steps
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["pnn"] = {

@@ -70,22 +70,21 @@ def make_trainer(config: Config, folder: Path) -> tuple[Any, Any]:
     from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 
     from pnn.build import instantiate
-    from pnn.callbacks import Clock, MetricsTable, StopOnSignal
+    from pnn.callbacks import Clock, LastCheckpoint, MetricsTable
 
     clock = Clock()
     checkpoints = folder / "checkpoints"
     callbacks: list[pl.Callback] = [
         clock,
         MetricsTable(folder / "metrics.csv"),
-        StopOnSignal(checkpoints / "last.ckpt"),
         ModelCheckpoint(
             dirpath=checkpoints,
             filename="best",
             monitor=config["training"]["monitor"],
             mode="max",
-            save_last=True,
             enable_version_counter=False,
         ),
+        LastCheckpoint(checkpoints / "last.ckpt"),
     ]
     if config["trainer"].get("enable_progress_bar", True):
         callbacks.append(TQDMProgressBar(refresh_rate=10))

@@ -1,0 +1,106 @@
+"""A run stopped at any step and resumed ends with the same numbers, bit for bit, as one never stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from pnn.config import checked
+from pnn.train import train
+
+#: Noise, drift, jitter and augmentation all on: whatever has a random state must survive.
+RUN = [
+    "architecture.depth=2",
+    "device.gap=0.3",
+    "device.drift=0.05",
+    "device.timing_jitter=0.02",
+    "task.noise=0.1",
+    "trainer.max_epochs=3",
+    "trainer.accelerator=cpu",
+    "trainer.enable_progress_bar=false",
+]
+FRESH = ("wall_seconds",)
+
+
+def outcome(folder: Path) -> tuple[dict, str, dict[str, torch.Tensor]]:
+    summary = json.loads((folder / "summary.json").read_text())
+    weights = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    return {k: v for k, v in summary.items() if k not in FRESH}, (folder / "metrics.csv").read_text(), weights
+
+
+def same(a: Path, b: Path) -> None:
+    (summary_a, table_a, weights_a), (summary_b, table_b, weights_b) = outcome(a), outcome(b)
+    assert table_a == table_b
+    assert summary_a == summary_b
+    assert all(torch.equal(weights_a[name], weights_b[name]) for name in weights_a)
+
+
+@pytest.fixture(scope="module")
+def never_stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "never_stopped"
+    train(checked("train", [*RUN, f"out={folder}"]))
+    return folder
+
+
+def start(folder: Path, *more: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "pnn.train", *RUN, f"out={folder}", *more]
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # as in this process: the sums are then added in the same order
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=one_thread)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_killed_run_resumes_bit_for_bit(how: signal.Signals, never_stopped: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "killed"
+    process = start(folder)
+    last = folder / "checkpoints" / "last.ckpt"
+    deadline = time.monotonic() + 120
+    while not last.exists():  # the first epoch's checkpoint
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
+        time.sleep(0.01)
+    time.sleep(random.uniform(0, 0.3))
+    process.send_signal(how)
+    output, _ = process.communicate(timeout=120)
+    if (folder / "summary.json").exists():  # it had ended before the signal reached it
+        same(folder, never_stopped)
+        return
+    assert how == signal.SIGKILL or ("resume with" in output and process.returncode == 130), output
+    train(checked("train", [*RUN, f"out={folder}", f"ckpt_path={last}"]))
+    same(folder, never_stopped)
+
+
+@pytest.mark.parametrize("step", [1, 17, 35, 36, 69, 70, 104])
+def test_a_run_stopped_after_any_step_resumes_bit_for_bit(step: int, never_stopped: Path, tmp_path: Path) -> None:
+    """35 steps an epoch: within an epoch, at its last step, just after, and before the very last one."""
+    import pytorch_lightning as pl
+
+    from pnn import train as module
+    from pnn.callbacks import LastCheckpoint
+
+    class StopAt(pl.Callback):
+        def on_train_batch_start(self, trainer: pl.Trainer, *_: object) -> None:
+            if trainer.global_step == step - 1:
+                next(c for c in trainer.callbacks if isinstance(c, LastCheckpoint)).stopped = True
+
+    folder, make = tmp_path / "stopped", module.make_trainer
+
+    def with_stop(config: dict, where: Path) -> tuple:
+        trainer, clock = make(config, where)
+        trainer.callbacks.insert(0, StopAt())
+        return trainer, clock
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "make_trainer", with_stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(checked("train", [*RUN, f"out={folder}"]))
+    assert not (folder / "summary.json").exists()
+    train(checked("train", [*RUN, f"out={folder}", f"ckpt_path={folder}/checkpoints/last.ckpt"]))
+    same(folder, never_stopped)
