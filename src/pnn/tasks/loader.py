@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pnn.errors import UserError
+
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 
@@ -19,38 +21,68 @@ def generator(*parts: int) -> torch.Generator:
 class BatchLoader:
     """Batches (x, y); order and augmentation are pure functions of (seed, epoch, batch).
 
-    x (n, features), y (n,). `state_dict` holds the epoch and the number of batches handed out in it, so that a run
-    stopped anywhere continues with the very next batch.
+    x (n, ...), y (n,) → ceil(n / batch_size) batches an epoch, the last one may be smaller. The state is the epoch and
+    the number of batches handed out in it, so a run stopped anywhere continues with the very next batch. An epoch whose
+    last batch was handed out is over, whether or not anyone asked for one more; an iteration broken off earlier and
+    begun afresh starts its epoch again. Raises UserError for a batch size or a state that does not fit.
     """
 
     def __init__(
         self, x: Tensor, y: Tensor, *, batch_size: int, shuffle: bool, seed: int, augment: Augment | None = None
     ):
-        self.x, self.y, self.batch_size, self.shuffle, self.seed, self.augment = x, y, batch_size, shuffle, seed, augment
+        if batch_size < 1:
+            raise UserError(f"batch_size={batch_size} must be >= 1; use 32")
+        if len(x) != len(y):
+            raise UserError(f"{len(x)} inputs and {len(y)} labels do not belong together; give as many of both")
+        self.x, self.y, self.batch_size, self.shuffle = x, y, batch_size, shuffle
+        self.seed, self.augment = seed, augment
         self.epoch, self.batch, self._resumed = 0, 0, False
 
     def __len__(self) -> int:
         return -(-len(self.y) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        if not self._resumed:
+        # a generator: nothing happens before the first batch is asked for, so an unused iterator changes nothing
+        if self.batch >= len(self):
+            self._next_epoch()
+        elif not self._resumed:
             self.batch = 0
         self._resumed = False
-        if self.batch >= len(self):
-            self.epoch, self.batch = self.epoch + 1, 0
         order = torch.randperm(len(self.y), generator=generator(self.seed, self.epoch)) if self.shuffle else None
         while self.batch < len(self):
-            picked = slice(self.batch * self.batch_size, (self.batch + 1) * self.batch_size)
-            index = picked if order is None else order[picked]
-            x, y = self.x[index], self.y[index]
-            if self.augment is not None:
-                x = self.augment(x, generator(self.seed, self.epoch, self.batch))
-            self.batch += 1
-            yield x, y
+            yield self._take(order)
+        self._next_epoch()
+
+    def _take(self, order: Tensor | None) -> tuple[Tensor, Tensor]:
+        picked = slice(self.batch * self.batch_size, (self.batch + 1) * self.batch_size)
+        index = picked if order is None else order[picked]
+        x, y = self.x[index], self.y[index]
+        if self.augment is not None:
+            x = self.augment(x, generator(self.seed, self.epoch, self.batch))
+        self.batch += 1
+        return x, y
+
+    def _next_epoch(self) -> None:
         self.epoch, self.batch = self.epoch + 1, 0
+
+    @property
+    def sampler(self) -> BatchLoader:
+        """Lightning calls `loader.sampler.set_epoch(epoch)` before every epoch."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make `epoch` the current one; keeps the position if it already is (a resumed run)."""
+        if epoch != self.epoch:
+            self.epoch, self.batch, self._resumed = epoch, 0, False
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.epoch, "batch": self.batch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        self.epoch, self.batch, self._resumed = state["epoch"], state["batch"], True
+        epoch, batch = state["epoch"], state["batch"]
+        if epoch < 0 or not 0 <= batch <= len(self):
+            raise UserError(
+                f"epoch={epoch}, batch={batch} is not a state of a loader with {len(self)} batches an epoch; "
+                "resume with the batch size and the data of the stopped run"
+            )
+        self.epoch, self.batch, self._resumed = epoch, batch, True
