@@ -53,7 +53,10 @@ def never_stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def start(folder: Path, *more: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "pnn.train", *RUN, f"out={folder}", *more]
-    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # as in this process: the sums are then added in the same order
+    one_thread = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+    }  # as in this process: the sums are then added in the same order
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=one_thread)
 
 

@@ -47,11 +47,11 @@ def gradient_alignment(
     found = []
     for name in layers:
         truth = gradients["ideal"][name]
-        for mode in MODES:
-            g = gradients[mode][name]
+        for label in MODES:
+            g = gradients[label][name]
             norm, reference = g.norm(dim=-1), truth.norm(dim=-1)
             cosine = (g * truth).sum(-1) / (norm * reference).clamp_min(torch.finfo(g.dtype).tiny)
-            found.append(Alignment(name, mode, cosine, norm / reference.clamp_min(torch.finfo(g.dtype).tiny)))
+            found.append(Alignment(name, label, cosine, norm / reference.clamp_min(torch.finfo(g.dtype).tiny)))
     return found
 
 

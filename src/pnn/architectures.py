@@ -88,7 +88,9 @@ class Mixer(nn.Module):
 def check_patch(image_shape: tuple[int, int] | None, patch: int) -> tuple[int, int]:
     """The image's height and width; refuse a patch that does not divide them."""
     if image_shape is None:
-        raise ValueError("architecture=mixer cuts images into patches, and this task has none; use architecture=multilayer")
+        raise ValueError(
+            "architecture=mixer cuts images into patches, and this task has none; use architecture=multilayer"
+        )
     if patch < 1 or image_shape[0] % patch or image_shape[1] % patch:
         divisors = [d for d in range(1, min(image_shape) + 1) if not (image_shape[0] % d or image_shape[1] % d)]
         raise ValueError(

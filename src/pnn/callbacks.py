@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import csv
+import logging
 import signal
+import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from tqdm import tqdm
 
 from pnn.runs import write_atomically
 
@@ -104,6 +108,58 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}
+
+
+class Progress(pl.callbacks.ProgressBar):
+    """One bar over the whole run with the accuracy on device and model; without a terminal, one line per epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bar: Any = None
+        self._lines = not sys.stderr.isatty()
+
+    def disable(self) -> None:
+        self._lines = True
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        total = (trainer.max_epochs or 1) * int(trainer.num_training_batches)
+        done = trainer.current_epoch * int(trainer.num_training_batches)
+        self._bar = (
+            None if self._lines else tqdm(total=total, initial=done, unit="step", desc="training", mininterval=0.2)
+        )
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if self._bar is not None:
+            self._bar.update()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        scores = trainer.callback_metrics
+        text = (
+            f"loss {float(scores['train_loss']):.3f}, validation {float(scores['val_accuracy_device']):.2%} on the device, "
+            f"{float(scores['val_accuracy_model']):.2%} on the model"
+        )
+        if self._bar is None:
+            print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {text}", flush=True)
+        else:
+            self._bar.set_description(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
+            self._bar.set_postfix_str(text)
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def quiet() -> None:
+    """Keep Lightning's remarks about itself from hiding what matters."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for message in (
+        ".*treespec.*",
+        ".*does not have many workers.*",
+        ".*exists and is not empty.*",
+        ".*GPU available but.*",
+        ".*smaller than the logging interval.*",
+    ):
+        warnings.filterwarnings("ignore", message)
 
 
 class Clock(pl.Callback):

@@ -22,7 +22,8 @@ def read(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
-        raise UserError(f"ckpt_path={path} cannot be read as a checkpoint ({str(error).splitlines()[0]}); use another") from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"ckpt_path={path} cannot be read as a checkpoint ({reason}); use another") from error
     if not isinstance(checkpoint, dict) or "pnn" not in checkpoint:
         raise UserError(f"ckpt_path={path} was not written by pnn-train; give RUN/checkpoints/best.ckpt or last.ckpt")
     return checkpoint
@@ -66,7 +67,11 @@ def differences(stored: Config, given: Config, ignore: tuple[str, ...] = ()) -> 
 def _leaves(node: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(node, dict):
         return {prefix: node}
-    return {k: v for key, value in node.items() for k, v in _leaves(value, f"{prefix}.{key}" if prefix else str(key)).items()}
+    return {
+        k: v
+        for key, value in node.items()
+        for k, v in _leaves(value, f"{prefix}.{key}" if prefix else str(key)).items()
+    }
 
 
 def best_row(table: Path, monitor: str) -> dict[str, float]:

@@ -74,13 +74,13 @@ def checked(command: str, overrides: Sequence[str], config_dir: str | None = Non
 def _explain(command: str, override: str, error: Exception, good: list[str], config_dir: str | None) -> str:
     """One line for one override that Hydra refused."""
     text, (key, _, value) = str(error), override.partition("=")
-    options = re.search(r"Available options in '(.*?)':\s*(.*)", text, re.DOTALL)
+    options = re.search(r"Available options in '(.*?)':\n((?:\t.*\n?)+)", text)
     if options:
         names = options.group(2).split()
         close = difflib.get_close_matches(value, names, 1)
         hint = f" (did you mean {close[0]}?)" if close else ""
         return f"{override}: no such option{hint}; {options.group(1)} is one of {', '.join(names)}"
-    if "is not in struct" in text or "Key '" in text or "No match in the defaults list" in text:
+    if "Could not override" in text or "No match in the defaults list" in text:
         known = OmegaConf.to_container(compose(command, good, config_dir))
         return no_such_key(key.lstrip("+~"), override, known, f"see pnn-{command} --cfg job")
     return f"{override}: {_short(error)}"
@@ -101,7 +101,7 @@ def _keys(node: Any, prefix: str = "") -> list[str]:
 
 def _short(error: Exception) -> str:
     """The first lines of a library's message, on one line."""
-    return " ".join(line.strip() for line in str(error).splitlines()[:2] if line.strip())
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:

@@ -52,7 +52,10 @@ def demo(config: Config) -> dict[str, Any]:
     results = {gap: {mode: train(config, task, gap, mode, bar) for mode in MODES} for gap in config["gaps"]}
     bar.close()
     report = summarise(config, results, references)
-    report |= {"seconds": round(time.perf_counter() - start, 1), "environment": runs.environment(["pnn-demo"])}
+    report |= {
+        "seconds": round(time.perf_counter() - start, 1),
+        "environment": runs.environment(["pnn-demo"]),
+    }
     folder.mkdir(parents=True, exist_ok=True)
     runs.write_json(folder / "demo.json", report)
     draw(report, folder / "demo.png")
@@ -162,7 +165,10 @@ def reference_accuracies(config: Config, task: Any) -> dict[str, float]:
             schedule.step()
     with torch.no_grad():
         identity = float((network(test_x, "model").argmax(-1) == test_y).double().mean())
-    return {"logistic_regression": float(regression.score(test_x.numpy(), test_y.numpy())), "identity": identity}
+    return {
+        "logistic_regression": float(regression.score(test_x.numpy(), test_y.numpy())),
+        "identity": identity,
+    }
 
 
 def mean_and_error(values: list[float]) -> tuple[float, float]:
@@ -213,7 +219,10 @@ def render(report: dict[str, Any]) -> str:
     """The tables as text."""
     lines = []
     for entry in report["gaps"]:
-        lines += ["", f"reality gap {entry['gap']:g}, {report['seeds']} seeds and devices, 400 test digits (8 × 8)"]
+        lines += [
+            "",
+            f"reality gap {entry['gap']:g}, {report['seeds']} seeds and devices, 400 test digits (8 × 8)",
+        ]
         lines += [f"  {'training':<22}{'on the device':>18}{'on its own model':>20}{'outputs differ by':>20}"]
         for mode in MODES:
             row = entry["modes"][mode]

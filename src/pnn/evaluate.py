@@ -93,7 +93,11 @@ def evaluate(options: Config, config: Config) -> dict[str, Any]:
     checkpoints.load_network(experiment.network, checkpoint)
     experiment.task.prepare_data()
     experiment.task.setup()
-    result: dict[str, Any] = {"ckpt_path": options["ckpt_path"], "device": config["device"], "seed": config["seed"]}
+    result: dict[str, Any] = {
+        "ckpt_path": options["ckpt_path"],
+        "device": config["device"],
+        "seed": config["seed"],
+    }
     if options["diagnose"] == "gradients":
         loader = iter(experiment.task.train_dataloader())
         batches = [next(loader) for _ in range(min(options["batches"], len(experiment.task.train_dataloader())))]

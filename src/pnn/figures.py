@@ -76,7 +76,10 @@ def demo_figure(report: dict[str, Any], path: Path) -> None:
         if value > 50:
             axis.axhline(value, color=GREY, ls=style, lw=1, label=label)
     axis.set_xticks(range(len(gaps)), [f"{entry['gap']:g}" for entry in gaps])
-    axis.set(xlabel="reality gap (relative change of each untrained constant)", ylabel="test accuracy on the device (%)")
+    axis.set(
+        xlabel="reality gap (relative change of each untrained constant)",
+        ylabel="test accuracy on the device (%)",
+    )
     axis.set_title(f"8 × 8 digits, {report['seeds']} seeds and devices; bars: mean ± 2 s.e.", fontsize=10)
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(axis="y", alpha=0.25)

@@ -89,7 +89,9 @@ Pullback = Callable[[int, int, Tensor, bool], Tensor | None]
 ALL = slice(None)
 
 
-def combine(base: Tensor | None, weights: Sequence[float], vectors: Sequence[Tensor | None], scale: float | Tensor) -> Tensor:
+def combine(
+    base: Tensor | None, weights: Sequence[float], vectors: Sequence[Tensor | None], scale: float | Tensor
+) -> Tensor:
     """base + scale · Σ_j weights_j vectors_j, skipping zero weights; None stands for a zero vector."""
     for weight, vector in zip(weights, vectors, strict=False):
         if weight == 0.0 or vector is None:

@@ -39,7 +39,14 @@ class PNNModule(pl.LightningModule):
     UserError when the loss is not finite.
     """
 
-    def __init__(self, network: nn.Module, optimizer: Adam, devices: Sequence[Any], penalty: float = 1.0, config: dict[str, Any] | None = None):
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: Adam,
+        devices: Sequence[Any],
+        penalty: float = 1.0,
+        config: dict[str, Any] | None = None,
+    ):
         super().__init__()
         self.config = config or {}
         self.network = network

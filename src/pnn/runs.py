@@ -15,7 +15,17 @@ from typing import Any
 
 from pnn.errors import UserError
 
-PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "omegaconf", "optuna", "wandb", "numpy", "scipy", "scikit-learn")
+PACKAGES = (
+    "torch",
+    "pytorch-lightning",
+    "hydra-core",
+    "omegaconf",
+    "optuna",
+    "wandb",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+)
 
 GUIDE = """\
 This folder holds one training run of pnn.
@@ -65,7 +75,9 @@ def new_folder(out: str | None, name: str) -> Path:
         folder = Path(out)
         check_writable(folder)
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(f"out={folder} is not an empty folder; choose another out=, or resume its run with ckpt_path=")
+            raise UserError(
+                f"out={folder} is not an empty folder; choose another out=, or resume its run with ckpt_path="
+            )
         return folder
     base = Path("outputs") / name
     check_writable(base)
@@ -76,8 +88,11 @@ def new_folder(out: str | None, name: str) -> Path:
 
 def create(folder: Path) -> Path:
     """Make the run folder and its checkpoint folder."""
-    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    (folder / "README.txt").write_text(GUIDE)
+    try:
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        (folder / "README.txt").write_text(GUIDE)
+    except OSError as error:
+        raise UserError(f"out={folder} cannot be written ({error.strerror}); choose another out=") from error
     return folder
 
 

@@ -36,6 +36,7 @@ def train(config: Config) -> dict[str, Any]:
     trainer, clock = make_trainer(config, folder)
     runs.create(folder)
     write_description(folder, experiment)
+    say(experiment, folder)
     try:
         trainer.fit(experiment.module, datamodule=experiment.task, ckpt_path=config["ckpt_path"], weights_only=True)
         return conclude(trainer, experiment, folder, clock.seconds)
@@ -45,6 +46,16 @@ def train(config: Config) -> dict[str, Any]:
         raise KeyboardInterrupt from None
     finally:
         close(trainer)
+
+
+def say(experiment: Any, folder: Path) -> None:
+    """One line on what is about to run."""
+    config, network = experiment.config, experiment.network
+    count = sum(p.numel() for p in network.parameters())
+    print(
+        f"{config['name']}: {len(experiment.layers)} physical layers, {count:,} trainable parameters, "
+        f"training={config['training']['name']}, {config['trainer']['max_epochs']} epochs → {folder}"
+    )
 
 
 def resume_from(config: Config) -> Path | None:
@@ -67,11 +78,13 @@ def resume_from(config: Config) -> Path | None:
 def make_trainer(config: Config, folder: Path) -> tuple[Any, Any]:
     """Lightning's Trainer with the project's callbacks and loggers."""
     import pytorch_lightning as pl
-    from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
+    from pytorch_lightning.callbacks import ModelCheckpoint
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     from pnn.build import instantiate
-    from pnn.callbacks import Clock, LastCheckpoint, MetricsTable
+    from pnn.callbacks import Clock, LastCheckpoint, MetricsTable, Progress, quiet
 
+    quiet()
     clock = Clock()
     checkpoints = folder / "checkpoints"
     callbacks: list[pl.Callback] = [
@@ -87,7 +100,7 @@ def make_trainer(config: Config, folder: Path) -> tuple[Any, Any]:
         LastCheckpoint(checkpoints / "last.ckpt"),
     ]
     if config["trainer"].get("enable_progress_bar", True):
-        callbacks.append(TQDMProgressBar(refresh_rate=10))
+        callbacks.append(Progress())
     arguments = {
         "callbacks": callbacks,
         "logger": make_loggers(config, folder),
@@ -96,7 +109,10 @@ def make_trainer(config: Config, folder: Path) -> tuple[Any, Any]:
         "enable_model_summary": False,
         "log_every_n_steps": 50,
     }
-    return instantiate({**config["trainer"], "_partial_": True})(**arguments), clock
+    try:
+        return instantiate({**config["trainer"], "_partial_": True})(**arguments), clock
+    except (ValueError, TypeError, MisconfigurationException) as error:
+        raise UserError(f"trainer: {error}") from error
 
 
 def make_loggers(config: Config, folder: Path) -> list[Any]:
@@ -105,21 +121,18 @@ def make_loggers(config: Config, folder: Path) -> list[Any]:
     if kind == "wandb":
         from pytorch_lightning.loggers import WandbLogger
 
-        runs_there = folder
-        runs_there.mkdir(parents=True, exist_ok=True)
         options = config["logger"]
-        return [
-            WandbLogger(
-                project=options["project"], name=folder.name, save_dir=str(folder), offline=options["offline"], config=config
-            )
-        ]
+        place: dict[str, Any] = {"name": folder.name, "save_dir": str(folder), "config": config}
+        return [WandbLogger(project=options["project"], offline=options["offline"], **place)]
     if kind == "tensorboard":
         try:
             from pytorch_lightning.loggers import TensorBoardLogger
 
             return [TensorBoardLogger(str(folder), name="", version="tensorboard")]
         except ModuleNotFoundError as error:
-            raise UserError("logger=tensorboard needs the package tensorboard; pip install 'pnn[tensorboard]'") from error
+            raise UserError(
+                "logger=tensorboard needs the package tensorboard; pip install 'pnn[tensorboard]'"
+            ) from error
     return []
 
 
@@ -136,7 +149,11 @@ def write_description(folder: Path, experiment: Any) -> None:
     card = {
         "recipe": experiment.config["device"],
         "devices": {
-            name: {"inputs": layer.input_size, "outputs": layer.output_size, "trainable": sum(t.numel() for t in layer.theta)}
+            name: {
+                "inputs": layer.input_size,
+                "outputs": layer.output_size,
+                "trainable": sum(t.numel() for t in layer.theta),
+            }
             for name, layer in experiment.layers.items()
         },
     }
@@ -148,7 +165,9 @@ def conclude(trainer: Any, experiment: Any, folder: Path, seconds: float) -> dic
     from pnn import checkpoints, figures, runs
 
     best = checkpoints.read(folder / "checkpoints" / "best.ckpt")
-    validation = best["callbacks"] and checkpoints.best_row(folder / "metrics.csv", experiment.config["training"]["monitor"])
+    validation = best["callbacks"] and checkpoints.best_row(
+        folder / "metrics.csv", experiment.config["training"]["monitor"]
+    )
     checkpoints.load_network(experiment.network, best)
     trainer.test(experiment.module, datamodule=experiment.task, verbose=False)
     scores = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test_")}

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pnn.devices.converters import quantise, saturate
 from pnn.devices.device import Ledger
+from pnn.errors import UserError
 from pnn.systems.system import System
 
 
@@ -44,11 +45,17 @@ class SimulatedDevice:
     ):
         if timing_jitter and not system.has_timing:
             raise ValueError(
-                f"device.timing_jitter={timing_jitter} means nothing for {type(system).__name__}, which has no record duration; use 0"
+                f"device.timing_jitter={timing_jitter} means nothing for {type(system).__name__}, "
+                "which has no record duration; use 0"
             )
         self.system = system.requires_grad_(False)
         self.input_noise, self.output_noise, self.timing_jitter = input_noise, output_noise, timing_jitter
-        self.dac_bits, self.adc_bits, self.dac_range, self.adc_range = dac_bits, adc_bits, dac_range, adc_range
+        self.dac_bits, self.adc_bits, self.dac_range, self.adc_range = (
+            dac_bits,
+            adc_bits,
+            dac_range,
+            adc_range,
+        )
         self.saturation, self.drift, self.drift_samples = saturation, drift, drift_samples
         self.ledger = Ledger()
         self._generator = torch.Generator().manual_seed(noise_seed)
@@ -111,14 +118,20 @@ class SimulatedDevice:
         low, high = self.system.input_range
         smallest, largest = (float(v) for v in torch.aminmax(x.detach()))
         if not (math.isfinite(smallest) and math.isfinite(largest)):
-            raise ValueError(f"{name} was driven with a value that is not finite; lower optimizer.lr or check the data")
+            raise UserError(f"{name} was driven with a value that is not finite; lower optimizer.lr or check the data")
         if smallest < low or largest > high:
-            raise ValueError(f"{name} was driven with {smallest:g} … {largest:g}, outside its range [{low:g}, {high:g}]")
+            raise ValueError(
+                f"{name} was driven with {smallest:g} … {largest:g}, outside its range [{low:g}, {high:g}]"
+            )
         if not all(math.isfinite(float(value.detach().sum())) for value in theta):
-            raise ValueError(f"{name} was given parameters that are not finite; lower optimizer.lr")
+            raise UserError(f"{name} was given parameters that are not finite; lower optimizer.lr")
 
     def state_dict(self) -> dict[str, Any]:
-        return {"generator": self._generator.get_state(), "drift": self._drift, "ledger": self.ledger.state_dict()}
+        return {
+            "generator": self._generator.get_state(),
+            "drift": self._drift,
+            "ledger": self.ledger.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._generator.set_state(state["generator"].cpu())

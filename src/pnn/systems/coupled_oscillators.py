@@ -36,6 +36,11 @@ class CoupledOscillators(System):
     """
 
     has_timing = True
+    onsite: Tensor
+    nonlinearity: Tensor
+    drive_gain: Tensor
+    coupling_gain: Tensor
+    coupling_offset: Tensor
 
     def __init__(
         self,

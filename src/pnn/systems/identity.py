@@ -19,6 +19,8 @@ class Identity(System):
     limits the encoded signal to [-c, c], as a converter does: the clamp is itself a nonlinearity.
     """
 
+    gain: Tensor
+
     def __init__(self, inputs: int, outputs: int, clamp: float | None = None):
         super().__init__()
         if clamp is not None and not clamp > 0:

@@ -114,4 +114,3 @@ def per_sample(theta: Tensor, x: Tensor) -> Tensor:
     for _ in range(x.dim() - theta.dim() if theta.dim() > 1 else 0):
         theta = theta.unsqueeze(-2)
     return theta
-

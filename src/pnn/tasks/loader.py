@@ -28,7 +28,14 @@ class BatchLoader:
     """
 
     def __init__(
-        self, x: Tensor, y: Tensor, *, batch_size: int, shuffle: bool, seed: int, augment: Augment | None = None
+        self,
+        x: Tensor,
+        y: Tensor,
+        *,
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+        augment: Augment | None = None,
     ):
         if batch_size < 1:
             raise UserError(f"batch_size={batch_size} must be >= 1; use 32")
@@ -65,9 +72,11 @@ class BatchLoader:
     def _next_epoch(self) -> None:
         self.epoch, self.batch = self.epoch + 1, 0
 
+    batch_sampler = None  # Lightning asks for it where it finds a sampler
+
     @property
     def sampler(self) -> BatchLoader:
-        """Lightning calls `loader.sampler.set_epoch(epoch)` before every epoch."""
+        """Lightning calls `set_epoch(epoch)` of this before every epoch."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
