@@ -187,16 +187,15 @@ def test_a_damaged_source_falls_through_to_the_next(site: Site, offer, damage: b
     assert f"toy: fetching from {site.url}\n" in capsys.readouterr().err
 
 
-def test_when_all_fail_every_source_is_named_and_nothing_is_left(site: Site, offer) -> None:
+def test_when_all_fail_every_source_is_named_and_nothing_is_left(
+    site: Site, offer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site.files["/wrong/a.gz"] = site.files["/wrong/b.gz"] = gzip.compress(b"no")
     gone = Web("http://127.0.0.1:9/")  # nobody listens at this port
     offer(gone, Web(site.url + "absent/"), Web(site.url + "wrong/"), Apt("no-such-thing", "x"))
-    os.environ["PATH"], path = "", os.environ["PATH"]
-    try:
-        with pytest.raises(UserError) as error:
-            fetch("toy")
-    finally:
-        os.environ["PATH"] = path
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError) as error:
+        fetch("toy")
     message = str(error.value)
     for part in (
         "toy could not be fetched",
@@ -237,7 +236,6 @@ def test_two_at_once_fetch_once(site: Site, offer) -> None:
     assert results == [True] * 4 and len(site.asked) == 2
 
 
-@pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/version").exists(), reason="needs a folder nobody can write")
 def test_a_folder_that_cannot_be_written_is_refused(offer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     offer()
     (tmp_path / "file").write_text("")
@@ -288,7 +286,7 @@ def test_mnist_comes_out_of_its_pickle_byte_by_byte(tmp_path: Path) -> None:
     from pnn.tasks.idx import read_idx
 
     sets = mnist_arrays()
-    write_mnist(pickle.dumps(sets, protocol=2), tmp_path)
+    write_mnist(pickle.dumps(sets, protocol=3), tmp_path)
     (x, y), (valid_x, valid_y), (test_x, test_y) = sets
     images = read_idx(tmp_path / "train-images-idx3-ubyte")
     assert np.array_equal(images.reshape(8, 784), np.concatenate([x, valid_x]) * 256)
@@ -349,10 +347,7 @@ def test_a_debian_package_without_root(offer, monkeypatch: pytest.MonkeyPatch, l
     assert right(fetch("toy"))
     updates = [arguments for arguments in ran if "update" in arguments]
     assert len(updates) == lists_are_missing
-    assert all(
-        any(option.startswith(f"Dir::State={Path('data').absolute()}") or "Dir::State=" in option for option in a)
-        for a in updates
-    )
+    assert all(any(option.startswith("Dir::State=") for option in arguments) for arguments in updates)
     assert visible(Path("data/toy")) == ["a", "b"]
 
 
