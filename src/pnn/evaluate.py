@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,7 @@ def evaluate(options: Config, config: Config) -> dict[str, Any]:
         ]
     else:
         result |= _score(experiment, instantiate({**config["trainer"], "_partial_": True}), options["split"])
+        result |= _against_the_run(result, options)
     if options["out"]:
         runs.write_json(Path(options["out"]), result)
     return result
@@ -118,7 +120,11 @@ def evaluate(options: Config, config: Config) -> dict[str, Any]:
 
 def _score(experiment: Any, trainer_of: Any, split: str) -> dict[str, Any]:
     """Accuracy on the device and on the model over one split."""
-    trainer = trainer_of(logger=False, enable_checkpointing=False, enable_model_summary=False, callbacks=[])
+    from pnn.callbacks import quiet
+
+    quiet()
+    plain_run = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+    trainer = trainer_of(**plain_run, enable_progress_bar=sys.stderr.isatty())
     run = trainer.test if split == "test" else trainer.validate
     run(experiment.module, datamodule=experiment.task, verbose=False)
     scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -129,6 +135,18 @@ def _score(experiment: Any, trainer_of: Any, split: str) -> dict[str, Any]:
         f"{scores[f'{split}_gap_output_error']:.1%}; {calls} device calls"
     )
     return {**scores, "device_calls": calls}
+
+
+def _against_the_run(result: dict[str, Any], options: Config) -> dict[str, float]:
+    """The change of the device's test accuracy against the run's own summary, printed; empty where there is none."""
+    from pnn.checkpoints import run_folder
+
+    summary = run_folder(options["ckpt_path"]) / "summary.json"
+    if options["split"] != "test" or not summary.is_file():
+        return {}
+    change = result["test_accuracy_device"] - json.loads(summary.read_text())["test_accuracy_device"]
+    print(f"that is {100 * change:+.2f} points against the run's own device")
+    return {"change": change}
 
 
 if __name__ == "__main__":
