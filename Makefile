@@ -52,7 +52,7 @@ reproduce-mnist: setup ## MNIST 196 → 206 oscillators without a gap
 	@$(BIN)/pnn-train experiment=mnist_oscillators $(ARGS)
 
 wheel: setup ## build dist/*.whl
-	@$(BIN)/python -m build --wheel --outdir dist . >/dev/null && ls dist
+	@$(BIN)/python -m hatchling build -t wheel
 
 clean: ## remove caches and builds (not data, not outputs)
 	@rm -rf dist build .pytest_cache .ruff_cache .mypy_cache
