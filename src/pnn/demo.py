@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pnn.config import run_command
 from pnn.rules import Config
 
-MODES = ("in_silico", "pat", "ideal")
-LABELS = {"in_silico": "in silico", "pat": "physics-aware (PAT)", "ideal": "ideal (oracle)"}
+MODE_LABELS = {"in_silico": "in silico", "pat": "physics-aware (PAT)", "ideal": "ideal (oracle)"}
+MODES = tuple(MODE_LABELS)
 
 
 def main() -> None:
@@ -40,6 +39,7 @@ def demo(config: Config) -> dict[str, Any]:
 
     from pnn import runs
     from pnn.build import instantiate
+    from pnn.figures import demo_figure
 
     start = time.perf_counter()
     folder = runs.new_folder(config["out"], config["name"])
@@ -58,7 +58,7 @@ def demo(config: Config) -> dict[str, Any]:
     }
     folder.mkdir(parents=True, exist_ok=True)
     runs.write_json(folder / "demo.json", report)
-    draw(report, folder / "demo.png")
+    demo_figure(report, folder / "demo.png")
     print(render(report))
     print(f"\npicture: {folder / 'demo.png'}    numbers: {folder / 'demo.json'}    {report['seconds']} s")
     print("next:    pnn-train experiment=digits training=pat device.gap=0.4    one of these networks as a full run")
@@ -122,7 +122,7 @@ def train(config: Config, task: Any, gap: float, mode: str, bar: Any) -> Trained
             loss.backward()
             optimiser.step()
             schedule.step()
-        bar.set_postfix_str(f"gap {gap:g}, {LABELS[mode]}, loss {float(loss.detach()) / S:.3f}")
+        bar.set_postfix_str(f"gap {gap:g}, {MODE_LABELS[mode]}, loss {float(loss.detach()) / S:.3f}")
         bar.update()
     test_x, test_y = task.test
     with torch.no_grad():
@@ -208,7 +208,7 @@ def summarise(config: Config, results: dict[float, dict[str, Trained]], referenc
             paired[other] = {
                 "difference": difference,
                 "error": error,
-                "verdict": verdict(difference, error, "PAT", LABELS[other]),
+                "verdict": verdict(difference, error, "PAT", MODE_LABELS[other]),
             }
         gaps.append({"gap": gap, "modes": rows, "pat_minus": paired, "cosines": modes["in_silico"].cosines})
     keep = {key: config[key] for key in ("seeds", "seed", "epochs", "input_noise")}
@@ -228,13 +228,13 @@ def render(report: dict[str, Any]) -> str:
             row = entry["modes"][mode]
             (d, de), (m, me) = row["device_mean_error"], row["model_mean_error"]
             device, model = f"{100 * d:.1f} ± {100 * de:.1f} %", f"{100 * m:.1f} ± {100 * me:.1f} %"
-            lines += [f"  {LABELS[mode]:<22}{device:>18}{model:>20}{100 * row['output_gap']:>18.0f} %"]
+            lines += [f"  {MODE_LABELS[mode]:<22}{device:>18}{model:>20}{100 * row['output_gap']:>18.0f} %"]
         for other, pair in entry["pat_minus"].items():
             gain = f"{100 * pair['difference']:+.1f} ± {100 * pair['error']:.1f} points"
-            lines += [f"  PAT − {LABELS[other]:<16}{gain:>20}   {pair['verdict']}"]
+            lines += [f"  PAT − {MODE_LABELS[other]:<16}{gain:>20}   {pair['verdict']}"]
         for mode in ("in_silico", "pat"):
             values = " / ".join(f"{v:.2f}" for v in entry["cosines"][mode].values())
-            lines += [f"  cos(gradient, ideal) by layer, {LABELS[mode]:<20} {values}"]
+            lines += [f"  cos(gradient, ideal) by layer, {MODE_LABELS[mode]:<20} {values}"]
     r = report["references"]
     lines += [
         "",
@@ -244,13 +244,6 @@ def render(report: dict[str, Any]) -> str:
         "training method on an imperfect device, not about beating a digital classifier.",
     ]
     return "\n".join(lines).lstrip("\n")
-
-
-def draw(report: dict[str, Any], path: Path) -> None:
-    """Accuracy on the device of every seed, by mode and gap."""
-    from pnn.figures import demo_figure
-
-    demo_figure(report, path)
 
 
 if __name__ == "__main__":

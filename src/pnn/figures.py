@@ -11,6 +11,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+from pnn.demo import MODE_LABELS
 from pnn.runs import write_atomically
 
 #: Okabe-Ito colours: distinguishable with any colour vision.
@@ -52,7 +53,6 @@ def training_curves(folder: Path) -> None:
 
 
 MODE_COLOURS = {"in_silico": "#D55E00", "pat": "#0072B2", "ideal": "#009E73"}
-MODE_LABELS = {"in_silico": "in silico", "pat": "physics-aware (PAT)", "ideal": "ideal (oracle)"}
 
 
 def demo_figure(report: dict[str, Any], path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,15 +151,13 @@ def _schemes(config: Config) -> str | None:
 def _mixer(config: Config) -> str | None:
     if _target(config, "architecture") != "Mixer":
         return None
-    task, patch = _target(config, "task"), (config["architecture"] or {}).get("patch")
-    side: Callable[[], int] = lambda: math.ceil(28 / int(config["task"].get("stride", 1)))  # noqa: E731
-    sizes = {"Digits": lambda: 8, "MNIST": side, "FashionMNIST": side}
+    task, patch = _target(config, "task"), config["architecture"].get("patch")
     if task == "Vowels":
         return "architecture=mixer cuts images into patches, and task=vowels has no images; use architecture=multilayer"
     stride = config["task"].get("stride", 1)
-    if task not in sizes or not isinstance(patch, int) or patch < 1 or not isinstance(stride, int) or stride < 1:
-        return None
-    pixels = sizes[task]()
+    if not all(isinstance(number, int) and number >= 1 for number in (patch, stride)):
+        return None  # already reported
+    pixels = {"Digits": 8, "MNIST": -(-28 // stride), "FashionMNIST": -(-28 // stride)}.get(task, patch)
     if pixels % patch:
         divisors = [d for d in range(1, pixels + 1) if pixels % d == 0]
         return f"architecture.patch={patch} must divide the image of {pixels} × {pixels} pixels; use one of {divisors}"

@@ -70,15 +70,10 @@ class SimulatedDevice:
         """The same measurement with gradients through the device's own physics: for oracles and diagnostics only."""
         self._check(x, theta)
         self.ledger.count(x[..., 0].numel())
-        if self.system_device != x.device:
-            self.system.to(x.device)
+        like = theta[0] if theta else x  # physics happens in the parameters' precision, whatever the signal's
+        self.system.to(device=like.device, dtype=like.dtype)
         with torch.autocast(x.device.type, enabled=False):
-            return self._measure(x, theta)
-
-    @property
-    def system_device(self) -> torch.device:
-        buffer = next(self.system.buffers(), None)
-        return torch.device("cpu") if buffer is None else buffer.device
+            return self._measure(x.to(like), theta)
 
     def _measure(self, x: Tensor, theta: tuple[Tensor, ...]) -> Tensor:
         drive = quantise(x, self.dac_bits, self.dac_range)
