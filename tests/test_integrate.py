@@ -26,11 +26,11 @@ from pnn.integrate import (
 
 #: A nonlinear, coupled, driven test problem q̈ = sin(q) P + e.
 P = torch.tensor([[-2.0, 0.6, 0.3], [0.6, -1.7, -0.4], [0.3, -0.4, -1.2]], dtype=torch.float64)
-E = torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64)
-Q0 = torch.tensor([1.1, -0.7, 0.4], dtype=torch.float64)
+E = torch.tensor([0.4, -1.9, -1.3], dtype=torch.float64)
+Q0 = torch.tensor([1.2, 0.2, 0.7], dtype=torch.float64)
 V0 = torch.tensor([0.5, 0.8, -0.6], dtype=torch.float64)
 #: Duration, and the numbers of steps from which the order is measured; a from-rest scheme is measured in T instead.
-SETTING = {"leapfrog": (2.0, 40), "rk4": (2.0, 40), "nystrom4": (0.8, 1)}
+SETTING = {"leapfrog": (2.0, 40), "rk4": (2.0, 80), "nystrom4": (0.6, 1)}
 
 
 def force(q: Tensor, columns: slice) -> Tensor:
@@ -93,7 +93,7 @@ def test_one_per_cent_in_any_coefficient_shows_in_the_order(scheme: Scheme) -> N
 
 def test_the_harmonic_oscillator_in_closed_form() -> None:
     q = torch.linspace(-1, 1, 5, dtype=torch.float64)
-    for scheme, steps, error in ((LEAPFROG, 200, 2e-6), (RK4, 200, 1e-10), (NYSTROM4, 1, 1e-10)):
+    for scheme, steps, error in ((LEAPFROG, 200, 2e-6), (RK4, 200, 1e-10), (NYSTROM4, 1, 1e-8)):
         found, speed = integrate(lambda Q, columns: -Q[..., columns], q, None, 0.7, steps, scheme)
         torch.testing.assert_close(found, q * np.cos(0.7), atol=error, rtol=0)
         if speed is not None:

@@ -90,7 +90,7 @@ class CouplingMatrix(Function):
 
     @staticmethod
     def forward(ctx: Any, C: Tensor, gain: Tensor, offset: Tensor, kappa: Tensor, keep_diagonal: bool) -> Tensor:
-        P = torch.add(C, C.mT).mul_(0.5 * gain)
+        P = plus_transpose(C).mul_(0.5 * gain)
         if offset.numel() > 1 or bool(offset.any()):
             P.add_(offset)
         rows = P.sum(-1)
@@ -109,7 +109,12 @@ class CouplingMatrix(Function):
         diagonal = gJ.diagonal(dim1=-2, dim2=-1)
         diagonal.copy_(-g_diagonal if ctx.keep_diagonal else torch.zeros_like(g_diagonal))
         gJ.mul_(0.5 * gain)
-        return gJ + gJ.mT, None, None, None, None
+        return plus_transpose(gJ), None, None, None, None
+
+
+def plus_transpose(M: Tensor) -> Tensor:
+    """M + Mᵀ; a blocked transposing copy first, for reading both at once jumps through memory (twice the time)."""
+    return M.mT.clone(memory_format=torch.contiguous_format).add_(M)
 
 
 class OscillatorFlow(Function):
