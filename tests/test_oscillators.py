@@ -121,16 +121,14 @@ def test_stretch_changes_the_duration_of_each_sample() -> None:
     np.testing.assert_allclose(system(x, C, e, stretch=stretch).numpy(), truth, atol=2e-8)
 
 
-def with_rest(system: CoupledOscillators, x: Tensor, C: Tensor, e: Tensor) -> tuple[Tensor, Tensor, Any]:
-    P = system.force_matrix(C)
-    return x, P, lambda q, columns: torch.sin(q) @ P[:, columns] + e[columns]
-
-
 def test_energy_is_conserved() -> None:
     """H = −½ p P⁻¹ pᵀ + Σ(1 − cos q) + q P⁻¹ e."""
     system = oscillators(5, 5)
-    x, C, e = drawn(system, 3)
-    q0, P, force = with_rest(system, x, 0.3 * C, e)
+    q0, C, e = drawn(system, 3)
+    q0, P, e = 0.5 * q0, system.force_matrix(0.3 * C), 0.1 * e  # every phase stays in its well
+
+    def force(q: Tensor, columns: slice) -> Tensor:
+        return torch.sin(q) @ P[:, columns] + e[columns]
 
     def energy(q: Tensor, p: Tensor) -> Tensor:
         kinetic = -0.5 * (p * torch.linalg.solve(P, p.mT).mT).sum(-1)
@@ -142,10 +140,10 @@ def test_energy_is_conserved() -> None:
     torch.testing.assert_close(energy(q, p), start, atol=1e-10, rtol=0)
     # leapfrog: an error that oscillates and does not grow
     q, p, errors = q0, torch.zeros_like(q0), []
-    for _ in range(200):
+    for _ in range(100):
         q, p = integrate(force, q, p, 1.0, 20, LEAPFROG)
         errors.append(float((energy(q, p) - start).abs().max()))
-    assert max(errors) < 0.01 and max(errors[100:]) < 2 * max(errors[:100])
+    assert max(errors) < 3e-3 and max(errors[50:]) < 1.5 * max(errors[:50])
 
 
 @pytest.mark.parametrize("options", [{}, FINE, {"scheme": "leapfrog", "steps": 4}, {"linear": True}], ids=str)

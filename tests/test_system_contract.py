@@ -34,7 +34,9 @@ def system(build: Build, request: pytest.FixtureRequest) -> System:
 def driven(system: System, *batch: int, lead: tuple[int, ...] = (), seed: int = 0) -> tuple[Tensor, ...]:
     """An allowed input and initial parameters, in the system's dtype."""
     generator = torch.Generator().manual_seed(seed)
-    low, high = (edge if math.isfinite(edge) else default for edge, default in zip(system.input_range, (-1, 1)))
+    low, high = (
+        edge if math.isfinite(edge) else default for edge, default in zip(system.input_range, (-1, 1), strict=True)
+    )
     x = low + (high - low) * torch.rand(*lead, *batch, system.input_size, generator=generator)
     theta = (spec.sample(lead, generator) for spec in system.parameters_spec)
     dtype = next((b.dtype for b in system.buffers()), torch.float32)
