@@ -482,7 +482,7 @@ def test_inputs_out_of_range_are_clamped_straight_through_and_penalised() -> Non
     assert torch.equal(y, x.detach().clamp(-1, 1) * layer.mask + layer.offset)
     (gradient,) = torch.autograd.grad(layer(x).sum(), x)
     torch.testing.assert_close(gradient, layer.mask.detach()[None])  # the clamp is not in it
-    assert layer.penalty is not None and float(layer.penalty) == pytest.approx((1 + 3) / 3, abs=1e-3)
+    assert layer.penalty is not None and layer.penalty.item() == pytest.approx((1 + 3) / 3, abs=1e-3)
     (pull,) = torch.autograd.grad(layer.penalty, x)
     assert pull[0, 0] < 0 < pull[0, 2] and abs(pull[0, 1]) < 1e-5  # descending it leads back into the range
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pnn.config import run_command
+from pnn.modes import MODE_LABELS
 from pnn.rules import Config
 
-MODE_LABELS = {"in_silico": "in silico", "pat": "physics-aware (PAT)", "ideal": "ideal (oracle)"}
 MODES = tuple(MODE_LABELS)
 
 

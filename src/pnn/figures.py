@@ -11,7 +11,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from pnn.demo import MODE_LABELS
+from pnn.modes import MODE_LABELS
 from pnn.runs import write_atomically
 
 #: Okabe-Ito colours: distinguishable with any colour vision.
@@ -83,6 +83,6 @@ def demo_figure(report: dict[str, Any], path: Path) -> None:
     axis.set_title(f"8 × 8 digits, {report['seeds']} seeds and devices; bars: mean ± 2 s.e.", fontsize=10)
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(axis="y", alpha=0.25)
-    axis.legend(frameon=False, fontsize=8, loc="lower left")
+    figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=4)
     write_atomically(path, lambda p: figure.savefig(p, dpi=150))
     plt.close(figure)

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from pnn.errors import Unavailable
 from pnn.tasks.idx import write_idx
-from pnn.tasks.sources import Unavailable
 
 ALLOWED = {"_reconstruct", "ndarray", "dtype"}
 

@@ -22,13 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from pnn.errors import Unavailable
+
 CHUNK = 1 << 18
 TIMEOUT = 5.0  # seconds without an answer or without data
 COMMAND_TIMEOUT = 900.0
-
-
-class Unavailable(Exception):
-    """A source did not deliver; the message is the reason."""
 
 
 @dataclass(frozen=True)
