@@ -1,9 +1,12 @@
-"""Speed as ratios measured in one process: python -m benchmarks.speed [--repeats N] [--batch 32 256] [--out FILE]."""
+"""Speed as ratios measured in one process: python -m benchmarks.speed [--quick] [--batch 32 256] [--out FILE].
+
+Baseline and pnn are timed in turn and compared by their medians. Training steps are forward and backward, without the
+optimiser.
+"""
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import os
 import statistics
@@ -26,28 +29,58 @@ from pnn.module import PNNModule
 from pnn.tasks.loader import BatchLoader
 from pnn.train import make_trainer
 
+#: Formulations that differ by more than this (relative, logits of the digital model) are not compared.
+TOLERANCE = 1e-3
+#: The least ratio of a PAT step against the textbook, by batch size.
+PAT_TARGETS = {32: 10, 256: 6}
+
 
 def main() -> None:
     """Measure, print the table, write JSON."""
-    parser = argparse.ArgumentParser("benchmarks.speed", description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--batch", type=int, nargs="+", default=[32, 256])
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    options = arguments()
     torch.set_num_threads(options.threads)
-    print(
-        f"torch {torch.__version__}, {options.threads} thread(s) of {os.cpu_count()} cores, {options.repeats} repeats"
-    )
-    rows = [row for batch in options.batch for row in steps(batch, options.repeats)]
-    rows += [overhead(), help_time()]
+    torch.manual_seed(0)
+    setting = {
+        "torch": torch.__version__,
+        "threads": options.threads,
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 1),
+        "repeats": options.repeats,
+        "device_steps": options.device_steps,
+    }
+    print(", ".join(f"{name} {value}" for name, value in setting.items()), flush=True)
+    rows = [row for batch in options.batch for row in steps(batch, options.repeats, options.device_steps)]
+    rows += [overhead(epochs=5 if options.quick else 20), help_time()]
     print(f"{'':<58}{'baseline':>10}{'pnn':>10}{'ratio':>8}  target")
     for row in rows:
         base = f"{row['baseline_ms']:.1f} ms" if "baseline_ms" in row else ""
         ratio = f"{row['ratio']:.1f}×" if "ratio" in row else ""
         print(f"{row['name']:<58}{base:>10}{row['ms']:>7.1f} ms{ratio:>8}  {target(row)}")
     if options.out:
-        options.out.write_text(json.dumps(rows, indent=2) + "\n")
+        options.out.write_text(json.dumps({"setting": setting, "rows": rows}, indent=2) + "\n")
+
+
+def arguments() -> argparse.Namespace:
+    """The command line; --quick lowers what was not given."""
+    parser = argparse.ArgumentParser("benchmarks.speed", description=__doc__)
+    parser.add_argument("--repeats", type=positive, help="timed repeats of each step (15; 3 with --quick)")
+    parser.add_argument("--threads", type=positive, default=1)
+    parser.add_argument("--batch", type=positive, nargs="+", help="batch sizes (32 256; 32 with --quick)")
+    parser.add_argument("--device-steps", type=positive, default=12, help="leapfrog steps of the device (12)")
+    parser.add_argument("--quick", action="store_true", help="batch 32 and few repeats")
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    options = parser.parse_args()
+    options.repeats = options.repeats or (3 if options.quick else 15)
+    options.batch = options.batch or ([32] if options.quick else [32, 256])
+    return options
+
+
+def positive(text: str) -> int:
+    """A whole number >= 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} must be >= 1")
+    return value
 
 
 def target(row: dict[str, Any]) -> str:
@@ -59,35 +92,44 @@ def target(row: dict[str, Any]) -> str:
     return ""
 
 
-def steps(batch: int, repeats: int) -> list[dict[str, Any]]:
-    """Forward and backward of the Fig. 3 network: PAT and in silico against the textbook, in silico against torchdiffeq."""
+def steps(batch: int, repeats: int, device_steps: int) -> list[dict[str, Any]]:
+    """Forward and backward of the Fig. 3 network: PAT and in silico against the textbook, in silico against torchdiffeq.
+
+    The textbook rebuilds the coupling matrix in every right-hand side, torchdiffeq's user once per pass.
+    """
     x, y = torch.rand(batch, 784), torch.randint(0, 10, (batch,))
-    ours, books, solver = network(), Fig3(), Fig3(torchdiffeq_solver)
+    ours, books, solver = network(device_steps), Fig3(), Fig3(torchdiffeq_solver)
     for book in (books, solver):
         copy_parameters(ours, book)
-    with torch.no_grad():
-        truth = books(x[:8], "model")
-        for other in (ours(x[:8], "model"), solver(x[:8], "model")):
-            difference = float((other - truth).norm() / truth.norm())
-            if difference > 1e-3:
-                raise SystemExit(f"the formulations disagree by {difference:.1e}; the comparison would mean nothing")
-    pat, silico = {32: 10, 256: 6}.get(batch), None
+    for name, other in (("pnn", ours), ("torchdiffeq", solver)):
+        print(f"batch {batch}: logits of {name} and textbook differ by {disagreement(other, books, x):.1e}", flush=True)
     cases = [
-        (f"PAT step, batch {batch}, against the textbook (RK4 × 5)", (books, "pat"), (ours, "train"), pat),
-        (f"in-silico step, batch {batch}, against the textbook", (books, "model"), (ours, "model"), silico),
-        (f"in-silico step, batch {batch}, against torchdiffeq rk4", (solver, "model"), (ours, "model"), silico),
+        ("PAT step, batch {}, against the textbook (RK4 × 5)", (books, "pat"), (ours, "train"), PAT_TARGETS.get(batch)),
+        ("in-silico step, batch {}, against the textbook", (books, "model"), (ours, "model"), None),
+        ("in-silico step, batch {}, against torchdiffeq rk4", (solver, "model"), (ours, "model"), None),
     ]
     rows = []
     for name, (base, base_via), (mine, via), at_least in cases:
         slow, fast = interleaved(stepper(base, base_via, x, y), stepper(mine, via, x, y), repeats)
-        row = {"name": name, "baseline_ms": slow, "ms": fast, "ratio": slow / fast}
+        row = {"name": name.format(batch), "baseline_ms": slow, "ms": fast, "ratio": slow / fast}
         rows.append(row | ({"at_least": at_least} if at_least else {}))
     return rows
 
 
-def network() -> nn.Module:
-    """The network of experiment=fig3_fashion_mnist, its device converged as there."""
-    return build(checked("train", ["experiment=fig3_fashion_mnist", "training=pat"])).network
+def disagreement(net: nn.Module, truth: nn.Module, x: Tensor) -> float:
+    """Relative difference of the digital models' logits; refuses to compare the speed of different functions."""
+    with torch.no_grad():
+        expected = truth(x, "model")
+        difference = float((net(x, "model") - expected).norm() / expected.norm())
+    if not difference <= TOLERANCE:
+        raise SystemExit(f"the formulations disagree by {difference:.1e}; the comparison would mean nothing")
+    return difference
+
+
+def network(device_steps: int) -> nn.Module:
+    """The network of experiment=fig3_fashion_mnist with PAT, its device at `device_steps` leapfrog steps."""
+    overrides = ["experiment=fig3_fashion_mnist", "training=pat", f"system.device_steps={device_steps}"]
+    return build(checked("train", overrides)).network
 
 
 def copy_parameters(ours: Any, book: Fig3) -> None:
@@ -131,22 +173,29 @@ class Tiny(nn.Module):
         return self.linear(x)
 
 
-def overhead(count: int = 600) -> dict[str, Any]:
-    """Milliseconds per training step outside the network: Lightning, data, logging, callbacks (validation left out)."""
+def overhead(epochs: int) -> dict[str, Any]:
+    """Milliseconds per training step outside the network: Lightning, data, logging, callbacks (validation left out).
+
+    The median over epochs of the mean step, so that what happens every so many steps counts.
+    """
     config = checked(
-        "train", [f"trainer.limit_train_batches={count}", "trainer.max_epochs=1", "trainer.enable_progress_bar=false"]
+        "train",
+        ["task=digits", "task.batch_size=32", f"trainer.max_epochs={epochs}", "trainer.enable_progress_bar=false"],
     )
-    config["task"]["batch_size"] = 1
     experiment = build(config)
     module = PNNModule(Tiny(), experiment.module.recipe, [], config=config)
-    times: list[float] = []
-    module.on_train_batch_start = lambda *_: times.append(time.perf_counter())  # type: ignore[assignment,method-assign]
+    starts: dict[int, list[float]] = {}
+
+    def started(*_: Any) -> None:
+        starts.setdefault(module.current_epoch, []).append(time.perf_counter())
+
+    module.on_train_batch_start = started  # type: ignore[assignment,method-assign]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "run"
         (folder / "checkpoints").mkdir(parents=True)
         trainer, _ = make_trainer(config, folder)
         trainer.fit(module, datamodule=experiment.task)
-    whole = statistics.median(b - a for a, b in itertools.pairwise(times))
+    whole = statistics.median((times[-1] - times[0]) / (len(times) - 1) for times in starts.values())
     bare = bare_step(experiment.task.train_dataloader())
     return {"name": "overhead per step (Lightning, data, logging)", "ms": 1e3 * (whole - bare), "at_most_ms": 2}
 

@@ -242,6 +242,7 @@ def test_timing_jitter_is_a_relative_change_of_the_duration_per_sample() -> None
     """y(T(1 + τ ξ)) ≈ y + τ T ξ q̇(T), one ξ for the whole record."""
     system = CoupledOscillators(4, 4, device_scheme="rk4", device_steps=4)
     device = lab(system, timing_jitter=0.001)
+    torch.manual_seed(0)
     device.system.double()
     x, C, e = (t.double() for t in (torch.tensor([0.5, -1.0, 0.2, 0.9]), *(s.sample() for s in system.parameters_spec)))
     y = device.respond(x.expand(COUNT, 4), C, e)

@@ -280,6 +280,7 @@ def test_no_graph_without_a_gradient_and_no_second_derivative() -> None:
 @pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("lead", [(), (2,)], ids=str)
 def test_the_coupling_matrix_is_differentiated_exactly(keep: bool, lead: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
     C = torch.randn(*lead, 4, 4, dtype=torch.float64, requires_grad=True)
     gain = torch.rand(4, 4, dtype=torch.float64)
     gain, offset, kappa = gain + gain.mT, gain @ gain.mT, torch.rand(4, dtype=torch.float64)
