@@ -116,6 +116,11 @@ def test_data_dir_follows_the_environment(site: Site, offer, tmp_path: Path, mon
     assert not Path("data").exists()
 
 
+def test_the_default_folder_is_absolute() -> None:
+    """Package clients run in a folder of their own, where a relative path would mean another place."""
+    assert data_dir() == Path.cwd() / "data"
+
+
 def test_a_download_that_breaks_off_goes_on_where_it_stopped(site: Site, offer) -> None:
     offer(Web(site.url))
     site.cut["/a.gz"] = 300_000

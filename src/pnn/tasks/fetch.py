@@ -83,8 +83,8 @@ DATA_SETS = {
 
 
 def data_dir() -> Path:
-    """The folder of all data sets: $PNN_DATA_DIR, or ./data."""
-    return Path(os.environ.get("PNN_DATA_DIR") or "data")
+    """The folder of all data sets: $PNN_DATA_DIR, or ./data; absolute, for package clients run in folders of their own."""
+    return Path(os.environ.get("PNN_DATA_DIR") or "data").absolute()
 
 
 def fetch(name: str, path: str | None = None) -> Path:
@@ -132,7 +132,7 @@ def fetch_into(folder: Path, name: str, data: DataSet) -> None:
         tried = "; ".join(f"{source} ({reason})" for source, reason in reasons.items())
         names = ", ".join(file.name for file in data.files)
         raise UserError(
-            f"{name} could not be fetched; tried: {tried}; put {names}, uncompressed, into {folder.absolute()}, "
+            f"{name} could not be fetched; tried: {tried}; put {names}, uncompressed, into {folder}, "
             f"or set PNN_DATA_DIR to a folder with {name}/ in it"
         )
 
@@ -189,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="pnn-data",
         description="Fetch data sets and verify them (SHA-256). What is already there and right is left alone.",
-        epilog=f"data sets:\n{listing}\n\nThey go to $PNN_DATA_DIR, or ./data; here: {data_dir().absolute()}.\n"
+        epilog=f"data sets:\n{listing}\n\nThey go to $PNN_DATA_DIR, or ./data; here: {data_dir()}.\n"
         "A broken-off download goes on where it stopped. The digits task needs no download.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
