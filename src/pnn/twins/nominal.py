@@ -1,4 +1,4 @@
-"""Digital models f_m: what gradients are computed with."""
+"""The digital model that needs no measurement."""
 
 from __future__ import annotations
 
