@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 import torch
 from hydra.utils import instantiate
+from masked import Masked
 from omegaconf import OmegaConf
 from torch import Tensor
 
 from pnn.devices import Device, Ledger, SimulatedDevice, lab, notebook_gap
 from pnn.devices.converters import quantise, saturate
 from pnn.integrate import integrate
-from pnn.systems import CoupledOscillators, Identity
+from pnn.systems import CoupledOscillators
 
 Recipe = Callable[..., SimulatedDevice]
 EVERYTHING = {
@@ -67,7 +68,7 @@ def driven(*batch: int, lead: tuple[int, ...] = (), seed: int = 0) -> tuple[Tens
 
 def wire(size: int = 1, **imperfections: Any) -> SimulatedDevice:
     """y = x: whatever else comes out is the imperfection."""
-    return SimulatedDevice(Identity(size, size), **imperfections)
+    return SimulatedDevice(Masked(size, size), **imperfections)
 
 
 def through(device: SimulatedDevice, x: Tensor, mask: float = 1.0) -> Tensor:
@@ -258,8 +259,45 @@ def test_timing_jitter_is_a_relative_change_of_the_duration_per_sample() -> None
 
 
 def test_jitter_without_a_timing_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"device.timing_jitter=0.01 means nothing for Identity.*use 0"):
-        lab(Identity(3, 3), timing_jitter=0.01)
+    with pytest.raises(ValueError, match=r"device.timing_jitter=0.01 means nothing for Masked.*use 0"):
+        lab(Masked(3, 3), timing_jitter=0.01)
+
+
+def test_relative_noise_scales_with_each_value() -> None:
+    device = wire(4, relative_noise=0.05)
+    x = torch.linspace(-1, 1, COUNT).reshape(-1, 4).double()
+    error = through(device, x) - x
+    assert (error / x).std() == pytest.approx(0.05, rel=SURE)
+    assert error[x.abs() < 1e-3].abs().max() < 1e-3
+
+
+def test_parts_are_constants_that_only_the_device_has() -> None:
+    nominal = Masked(2)
+    device = lab(nominal, parts={"gain": 3.0})
+    assert through(device, torch.ones(1, 2)).tolist() == [[3.0, 3.0]] and nominal.gain.item() == 1
+    with pytest.raises(ValueError, match=r"device.parts.mass=1.0: Masked has no such constant; it has gain"):
+        lab(nominal, parts={"mass": 1.0})
+
+
+class Thermal(Masked):
+    drift_constant = "gain"
+
+
+def test_a_drift_moves_the_constant_that_the_system_names() -> None:
+    """The same process as a gain error, here on the constant itself, which does not wander off over the calls."""
+    drifts = {"drift": 0.1, "drift_samples": 5.0}
+    device, other = SimulatedDevice(Thermal(1), **drifts), wire(**drifts)
+    one = torch.ones(1, 1)
+    for _ in range(50):
+        y = through(device, one)
+        torch.testing.assert_close(y, through(other, one))
+        assert device.system.gain.item() == pytest.approx(y.item())
+    assert abs(y.item() - 1) < 0.5
+
+
+def test_converters_default_to_the_system_s_own_ranges() -> None:
+    assert (wire().dac_range, wire().adc_range) == (4.0, Masked.full_scale)
+    assert SimulatedDevice(Bounded(2)).dac_range == 1.0
 
 
 def test_drift_is_a_slow_gain_error() -> None:
@@ -346,7 +384,7 @@ def test_saturation_is_smooth_odd_and_bounded() -> None:
 # ---- refusals --------------------------------------------------------------------------------------------------------
 
 
-class Bounded(Identity):
+class Bounded(Masked):
     input_range = (-1.0, 1.0)
 
 
@@ -435,5 +473,5 @@ def test_the_notebook_device_at_its_defaults() -> None:
 
 
 def test_the_notebook_device_needs_couplings() -> None:
-    with pytest.raises(ValueError, match=r"defined for system=coupled_oscillators, not for Identity; use device=lab"):
-        notebook_gap(Identity(3, 3))
+    with pytest.raises(ValueError, match=r"defined for system=coupled_oscillators, not for Masked; use device=lab"):
+        notebook_gap(Masked(3, 3))

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from masked import Masked
 from scipy.optimize import brentq
 from torch import Tensor
 from torch.nn import functional
@@ -275,7 +276,7 @@ def test_with_a_gap_the_modes_differ() -> None:
 
 def test_quantisation_aware_training_is_physics_aware_training() -> None:
     """f_p = quantised, f_m = full precision: the straight-through estimator, y + (Q(y) − y) without its gradient."""
-    device = SimulatedDevice(Identity(4, 4), dac_bits=5, dac_range=3.0, adc_bits=4, adc_range=4.0)
+    device = SimulatedDevice(Masked(4, 4), dac_bits=5, dac_range=3.0, adc_bits=4, adc_range=4.0)
     generator = torch.Generator().manual_seed(0)
     inputs = [torch.rand(*shape, generator=generator).requires_grad_() for shape in ((7, 4), (4,), (4,))]
     target = torch.rand(7, 4, generator=generator)
@@ -470,7 +471,7 @@ def test_alignment_refuses_a_device_that_can_only_be_measured() -> None:
 # ---- layers and wiring -----------------------------------------------------------------------------------------------
 
 
-class Bounded(Identity):
+class Bounded(Masked):
     input_range = (-1.0, 1.0)
 
 

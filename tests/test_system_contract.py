@@ -10,11 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from pnn.build import physics
+from pnn.devices import lab
+from pnn.gradients import physics_aware
+from pnn.layers import Laboratory
 from pnn.systems import System, stack
+from pnn.twins import nominal
 
 FILES = sorted((Path(__file__).parents[1] / "conf" / "system").glob("*.yaml"))
 Build = Callable[[int, int], System]
@@ -23,7 +27,7 @@ Build = Callable[[int, int], System]
 @pytest.fixture(params=FILES, ids=lambda file: file.stem)
 def build(request: pytest.FixtureRequest) -> Build:
     """(inputs, outputs) → a system as its file says."""
-    return instantiate(OmegaConf.load(request.param))
+    return physics(OmegaConf.to_container(OmegaConf.load(request.param)))["system"]
 
 
 @pytest.fixture(params=[(4, 4), (5, 3), (3, 6)], ids=lambda size: f"{size[0]}-{size[1]}")
@@ -51,8 +55,33 @@ def test_there_is_a_file() -> None:
     assert FILES
 
 
-def test_sizes_are_what_was_asked_for(build: Build) -> None:
-    assert (build(5, 3).input_size, build(5, 3).output_size) == (5, 3)
+def test_sizes_are_natural_numbers_and_deterministic(build: Build) -> None:
+    one, same = build(5, 3), build(5, 3)
+    assert one.input_size >= 1 and one.output_size >= 1
+    assert (one.input_size, one.output_size) == (same.input_size, same.output_size)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize("lead", [(), (2,)], ids=str)
+def test_encoder_and_read_out_adapt_any_sizes(file: Path, lead: tuple[int, ...]) -> None:
+    """A layer of 7 features read out on 3 numbers, and one that passes its whole recording on."""
+    parts = physics(OmegaConf.to_container(OmegaConf.load(file)))
+    laboratory = Laboratory(**parts, device=lab, model=nominal, mode=physics_aware)
+    x = torch.rand(*lead, 5, 7)
+    for outputs in (3, None):
+        layer = laboratory.layer(7, outputs, lead)
+        y = layer(x)
+        assert y.shape == (*lead, 5, layer.output_size) and layer.output_size == (outputs or y.shape[-1])
+        y.square().sum().backward()
+        trained = list(layer.parameters())
+        assert trained and all(p.grad is not None and torch.isfinite(p.grad).all() for p in trained)
+
+
+def test_the_linear_reference_is_linear(system: System) -> None:
+    linear = system.linearised().double()
+    x, *theta = driven(linear, 3)
+    a, b, middle = (linear(v, *theta) for v in (x[:1], x[1:2], 0.5 * (x[:1] + x[1:2])))
+    torch.testing.assert_close(middle, 0.5 * (a + b), rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("lead", [(), (2,), (2, 3)], ids=str)
@@ -130,7 +159,7 @@ def test_no_trainable_weights_of_its_own(system: System) -> None:
 
 def test_parameters_are_drawn_within_their_ranges(system: System) -> None:
     specs = system.parameters_spec
-    assert specs and len({spec.name for spec in specs}) == len(specs)
+    assert len({spec.name for spec in specs}) == len(specs)
     for spec in specs:
         assert spec.unit and spec.initial > 0
         assert spec.low <= spec.centre - spec.initial and spec.centre + spec.initial <= spec.high

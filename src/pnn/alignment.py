@@ -68,7 +68,8 @@ def _gradients(
     _restore(devices, states)
     for layer in layers.values():
         layer.mode = MODES[mode]
-    theta = [t for layer in layers.values() for t in layer.theta]
+    trained = {name: [t for t in layer.parameters() if t.requires_grad] for name, layer in layers.items()}
+    theta = [t for tensors in trained.values() for t in tensors]
     total = [torch.zeros_like(t) for t in theta]
     for x, target in batches:
         logits = network(x, "train")  # (*lead, batch, classes)
@@ -77,8 +78,8 @@ def _gradients(
         for sum_, g in zip(total, torch.autograd.grad(loss, theta), strict=True):
             sum_ += g
     flat, position = {}, 0
-    for name, layer in layers.items():
-        parts = total[position : position + len(layer.theta)]
+    for name, tensors in trained.items():
+        parts = total[position : position + len(tensors)]
         position += len(parts)
         flat[name] = torch.cat([p.flatten(lead) for p in parts], -1)
     return flat

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import hydra
@@ -11,11 +12,15 @@ from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 from torch import nn
 
+from pnn.devices import lab
+from pnn.encodings import Direct, Encoder, Mask
 from pnn.errors import UserError
 from pnn.layers import Laboratory, PhysicalLayer
 from pnn.module import PNNModule
 from pnn.rules import Config
+from pnn.systems import Identity
 from pnn.tasks import Task
+from pnn.twins import nominal
 
 
 @dataclass
@@ -45,19 +50,14 @@ def instantiate(node: Any) -> Any:
 
 
 def build(config: Config) -> Experiment:
-    """Build the experiment of `config`; parameters are drawn from `config['seed']`.
+    """Build the experiment of `config`; parameters are drawn from `config['seed']`. Digital twins are not fitted yet.
 
     Raises UserError for what the parts refuse about each other.
     """
     torch.manual_seed(config["seed"])
     task = instantiate(config["task"])
     training = config["training"]
-    laboratory = Laboratory(
-        system=instantiate(config["system"]),
-        device=instantiate(config["device"]),
-        model=instantiate(config["model"]),
-        mode=instantiate(training["mode"]),
-    )
+    laboratory = make_laboratory(config)
     architecture = instantiate(config["architecture"])
     try:
         network = architecture(laboratory, task)
@@ -65,3 +65,54 @@ def build(config: Config) -> Experiment:
         raise UserError(str(error)) from error
     module = PNNModule(network, instantiate(config["optimizer"]), laboratory.devices, training["penalty"], config)
     return Experiment(config, task, laboratory, network, module)
+
+
+#: Keys of a system's YAML that are about encoder and read-out, not about its physics, and their names in a Laboratory.
+AROUND = {"encoding": "encoding", "readout": "readout", "clamp_gradient": "clamp"}
+
+
+def physics(node: Config) -> dict[str, Any]:
+    """What a Laboratory takes from the YAML of a system: the system's constructor, encoding, read-out, clamp."""
+    around = {
+        key: instantiate(node[key]) if isinstance(node[key], dict) else node[key] for key in AROUND if key in node
+    }
+    own = instantiate({key: value for key, value in node.items() if key not in AROUND})
+    return {"system": own, **{AROUND[key]: value for key, value in around.items()}}
+
+
+def make_laboratory(config: Config) -> Laboratory:
+    """The laboratory of a configuration's system, device, model and training, or that of its reference."""
+    laboratory = Laboratory(
+        **physics(config["system"]),
+        device=instantiate(config["device"]),
+        model=instantiate({key: value for key, value in config["model"].items() if key != "measure"}),
+        mode=instantiate(config["training"]["mode"]),
+        reuse=config.get("one_device", False),
+    )
+    return laboratory if config.get("reference") is None else referred(laboratory, config["reference"])
+
+
+def referred(laboratory: Laboratory, reference: str) -> Laboratory:
+    """The same laboratory with its physics replaced: what encoder, read-out and training do without it.
+
+    `identity`: f_p(u) → u, no range; `clamped`: f_p(u) → u within the system's range; both without noise and converters.
+    `linear`: the linearised physics on an equally imperfect device. Raises UserError where that means nothing.
+    """
+    real = laboratory.system
+    if reference == "linear":
+        return replace(laboratory, system=lambda inputs, outputs: real(inputs, outputs).linearised(), model=nominal)
+
+    def identity(inputs: int, outputs: int) -> Identity:
+        system = real(inputs, outputs)
+        if reference == "identity":
+            return Identity(system.input_size)
+        low, high = system.input_range
+        if not (math.isfinite(low) or math.isfinite(high)):
+            raise UserError(
+                f"reference=clamped: {type(system).__name__} has no range to clamp to; use reference=identity"
+            )
+        return Identity(system.input_size, low=low, high=high)
+
+    direct = getattr(laboratory.encoding, "func", laboratory.encoding) is Direct
+    encoding: Encoder = Mask if direct else laboratory.encoding
+    return replace(laboratory, system=identity, device=lab, model=nominal, encoding=encoding)

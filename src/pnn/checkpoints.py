@@ -12,6 +12,7 @@ from torch import nn
 
 from pnn.errors import UserError
 from pnn.rules import Config
+from pnn.twins import Twin
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -35,14 +36,18 @@ def run_folder(path: str | Path) -> Path:
 
 
 def load_network(network: nn.Module, checkpoint: dict[str, Any]) -> None:
-    """Copy the trained parameters into `network`. Raises UserError when they are those of another architecture."""
+    """Copy the trained parameters, and fitted digital models, into `network`.
+
+    Raises UserError when they are those of another architecture. A model of another kind than the checkpoint's keeps its
+    own state: a network may be judged beside any model.
+    """
     prefix = "network."
-    stored = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
-    trained = {name for name, _ in network.named_parameters()}
-    own = dict(network.named_parameters())
+    everything = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+    stored = {name: value for name, value in everything.items() if ".model." not in name}
+    own = {name: p for name, p in network.named_parameters() if p.requires_grad}
     wrong = [
         f"{name} is {tuple(stored[name].shape) if name in stored else 'missing'} there and {tuple(own[name].shape)} here"
-        for name in sorted(trained)
+        for name in sorted(own)
         if name not in stored or stored[name].shape != own[name].shape
     ]
     extra = sorted(name for name in stored if name not in network.state_dict())
@@ -54,6 +59,10 @@ def load_network(network: nn.Module, checkpoint: dict[str, Any]) -> None:
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(stored[name])
+    for name, module in network.named_modules():
+        inside = {k.removeprefix(f"{name}."): v for k, v in everything.items() if k.startswith(f"{name}.")}
+        if isinstance(module, Twin) and inside.keys() == module.state_dict().keys():
+            module.load_state_dict(inside)
 
 
 def differences(stored: Config, given: Config, ignore: tuple[str, ...] = ()) -> list[str]:

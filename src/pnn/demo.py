@@ -77,7 +77,7 @@ def build(config: Config, task: Any, gap: float, mode: str) -> tuple[Any, Any]:
     import torch
 
     from pnn.alignment import MODES as TRANSFORMS
-    from pnn.build import instantiate
+    from pnn.build import instantiate, physics
     from pnn.devices import SimulatedDevice, lab
     from pnn.layers import Laboratory
     from pnn.systems import System, stack
@@ -88,7 +88,7 @@ def build(config: Config, task: Any, gap: float, mode: str) -> tuple[Any, Any]:
         return SimulatedDevice(stack([lab(system, gap=gap, seed=seed, slot=slot).system for seed in seeds]))
 
     laboratory = Laboratory(
-        system=instantiate(config["system"]),
+        **physics(config["system"]),
         device=devices,
         model=instantiate(config["model"]),
         mode=TRANSFORMS[mode],
@@ -116,7 +116,7 @@ def train(config: Config, task: Any, gap: float, mode: str, bar: Any) -> Trained
         for picked in order.split(B, dim=1):
             clean = x[picked]  # (seed, batch, feature)
             noisy = clean + config["input_noise"] * torch.randn(clean.shape, generator=draw_of)
-            logits = network(noisy, "train")
+            logits = network(noisy, "train")  # (seed, batch, class)
             loss = functional.cross_entropy(logits.flatten(0, 1), y[picked].flatten()) * S
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
@@ -145,6 +145,7 @@ def reference_accuracies(config: Config, task: Any) -> dict[str, float]:
 
     from pnn.build import instantiate
     from pnn.devices import lab
+    from pnn.encodings import Mask
     from pnn.gradients import in_silico
     from pnn.layers import Laboratory
     from pnn.systems import Identity
@@ -153,7 +154,7 @@ def reference_accuracies(config: Config, task: Any) -> dict[str, float]:
     (x, y), (test_x, test_y) = task.train, task.test
     regression = LogisticRegression(max_iter=2000).fit(x.numpy(), y.numpy())
     torch.manual_seed(config["seed"])
-    network = instantiate(config["architecture"])(Laboratory(Identity, lab, nominal, in_silico), task)
+    network = instantiate(config["architecture"])(Laboratory(Identity, lab, nominal, in_silico, encoding=Mask), task)
     steps = config["epochs"] * math.ceil(len(y) / config["task"]["batch_size"])
     optimiser, schedule = instantiate(config["optimizer"]).build(network.parameters(), steps)
     shuffle = torch.Generator().manual_seed(config["seed"])

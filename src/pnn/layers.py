@@ -1,4 +1,4 @@
-"""PhysicalLayer: encode → transform → decode, with the trainable parameters and their ranges."""
+"""PhysicalLayer: encode → transform → read out, with the trainable parameters and their ranges."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pnn.gradients import Transform
+from pnn.encodings import Direct, Encoder, Readout, Windows
+from pnn.gradients import StraightThroughClamp, Transform
 from pnn.systems.system import System
 
 #: Where a signal goes: `train` as the training mode says, `device` through f_p, `model` through f_m.
 Via = Literal["train", "device", "model"]
 Mode = Callable[[Any, Transform], Transform]
+#: The gradient of the range clamp: passed on as if there were none, or the true one, zero outside the range.
+Clamp = Literal["straight_through", "true"]
 
 
 def out_of_range(x: Tensor, low: float, high: float, sharpness: float = 20.0) -> Tensor:
@@ -30,27 +33,37 @@ def out_of_range(x: Tensor, low: float, high: float, sharpness: float = 20.0) ->
 
 
 class PhysicalLayer(nn.Module):
-    """One use of a physical system: y = transform(x, θ), with θ trainable.
+    """One use of a physical system: u = encode(x), y = transform(u, θ), read out on `outputs` numbers (None: all of y).
 
-    x (*lead, ..., input_size) → y (*lead, ..., output_size); `lead` are the leading dimensions of θ (ensemble members,
-    channels, seeds), evaluated in one call. Inputs outside the system's range are clamped with a straight-through
-    gradient and penalised: `penalty` holds the mean out-of-range penalty of the last pass.
+    x (*lead, ..., features) → (*lead, ..., output_size); `lead` are the leading dimensions of the trainable parameters
+    (ensemble members, channels, seeds), evaluated in one call. Trainable are the encoder's parameters and the system's
+    own θ. Drives outside the system's range are penalised (`penalty` holds the mean of the last pass), then clamped.
     """
 
     def __init__(
         self,
+        features: int,
         system: System,
         device: Any,
         model: Transform,
         mode: Mode,
         lead: tuple[int, ...] = (),
+        encoding: Encoder = Direct,
+        readout: Readout | None = None,
+        outputs: int | None = None,
+        clamp: Clamp = "straight_through",
     ):
         super().__init__()
-        self.input_size, self.output_size = system.input_size, system.output_size
+        if clamp not in ("straight_through", "true"):
+            raise ValueError(f"system.clamp_gradient={clamp} must be straight_through or true")
+        self.input_size, self.output_size = features, outputs or system.output_size
+        self.drive_size, self.record_size = system.input_size, system.output_size
         self.input_range = system.input_range
         self.operations = system.operations()
-        self.device, self.model = device, model
+        self.device, self.model, self.clamp = device, model, clamp
         self.mode = mode
+        self.encoder = encoding(features, system, lead)
+        self.readout, self.outputs = readout or Windows(), outputs
         self.names = [spec.name for spec in system.parameters_spec]
         for spec in system.parameters_spec:
             self.register_parameter(spec.name, nn.Parameter(spec.sample(lead)))
@@ -71,42 +84,87 @@ class PhysicalLayer(nn.Module):
         self._mode, self._trained = mode, mode(self.device, self.model)
 
     def transform(self, via: Via) -> Transform:
-        """The callable (x, *θ) → y of one route."""
+        """The callable (u, *θ) → y of one route."""
         return {"train": self._trained, "device": self.device.respond, "model": self.model}[via]
 
     def forward(self, x: Tensor, via: Via = "train") -> Tensor:
-        return self.transform(via)(self.encode(x), *self.theta)
+        return self.readout(self.transform(via)(self.encode(x), *self.theta), self.outputs)
 
     def encode(self, x: Tensor) -> Tensor:
-        """Keep x within the device's range: penalty, then clamp (straight through)."""
+        """Encode x and keep the drive within the device's range: penalty, then clamp."""
+        u = self.encoder(x)
         low, high = self.input_range
         if not (math.isfinite(low) or math.isfinite(high)):
             self.penalty = None
-            return x
-        self.penalty = out_of_range(x, low, high)
-        return x + (x.clamp(low, high) - x).detach()
+            return u
+        self.penalty = out_of_range(u, low, high)
+        return u.clamp(low, high) if self.clamp == "true" else StraightThroughClamp.apply(u, low, high)
 
 
 @dataclass
 class Laboratory:
-    """Builds physical layers of one kind: a system, a device recipe, a digital model and a training mode.
+    """Builds physical layers of one kind: a system, its encoding and read-out, devices, digital models, a training mode.
 
-    `system(inputs, outputs)` makes a nominal system of that size; `device(system, slot=n)` the n-th device of the run;
-    `model(system)` its digital model; `mode(device, model)` the differentiable callable used in training.
+    `system(inputs, outputs)` makes a nominal system for so many inputs and wished outputs (one with sizes of its own keeps
+    them); `device(system, slot=n)` the n-th device of the run; `model(system)` its digital model; `mode(device, model)`
+    the differentiable callable used in training; `encoding(features, system, lead)` a layer's encoder. With `reuse` one
+    device, and one model of it, serves every layer that has the same sizes, as a single instrument in a laboratory does.
     """
 
     system: Callable[[int, int], System]
     device: Callable[..., Any]
     model: Callable[[System], Transform]
     mode: Mode
-    devices: list[Any] = field(default_factory=list)
+    encoding: Encoder = Direct
+    readout: Readout = field(default_factory=Windows)
+    clamp: Clamp = "straight_through"
+    reuse: bool = False
+    benches: list[Bench] = field(default_factory=list)
 
-    def layer(self, inputs: int, outputs: int, lead: tuple[int, ...] = ()) -> PhysicalLayer:
-        """A layer on a device of its own."""
-        system = self.system(inputs, outputs)
-        device = self.device(system, slot=len(self.devices))
-        self.devices.append(device)
-        return PhysicalLayer(system, device, self.model(system), self.mode, lead)
+    def layer(
+        self, features: int, outputs: int | None = None, lead: tuple[int, ...] = (), width: int | None = None
+    ) -> PhysicalLayer:
+        """A layer for so many features, read out on `outputs` numbers, or all of its recording (about `width` long)."""
+        system = self.system(features, outputs or width or features)
+        bench = self._bench(system)
+        routes = (bench.device, bench.model, self.mode)
+        return PhysicalLayer(
+            features,
+            bench.system,
+            *routes,
+            lead,
+            self.encoding,
+            self.readout,
+            self._decoded(system, outputs),
+            self.clamp,
+        )
+
+    def _bench(self, system: System) -> Bench:
+        sizes = system.input_size, system.output_size
+        for bench in self.benches if self.reuse else ():
+            if (bench.system.input_size, bench.system.output_size) == sizes:
+                return bench
+        bench = Bench(system, self.device(system, slot=len(self.benches)), self.model(system))
+        self.benches.append(bench)
+        return bench
+
+    @staticmethod
+    def _decoded(system: System, outputs: int | None) -> int | None:
+        """A system built with just the outputs that are wanted needs no windows."""
+        return None if outputs == system.output_size else outputs
+
+    @property
+    def devices(self) -> list[Any]:
+        return [bench.device for bench in self.benches]
+
+
+@dataclass
+class Bench:
+    """A nominal system, the device that it stands for, and the digital model of that device."""
+
+    system: System
+    device: Any
+    model: Transform
 
 
 def total_penalty(network: nn.Module) -> Tensor | float:

@@ -17,6 +17,11 @@ from pnn.optimizers import Adam
 ROUTES: tuple[Via, ...] = ("device", "model")
 
 
+def trainable(network: nn.Module) -> list[nn.Parameter]:
+    """What training moves: a fitted digital model inside the network is not part of it."""
+    return [p for p in network.parameters() if p.requires_grad]
+
+
 class Tally:
     """Running sums over an epoch that survive a checkpoint; plain numbers."""
 
@@ -106,7 +111,7 @@ class PNNModule(pl.LightningModule):
         self.log(f"{stage}_gap_output_error", tally.per("difference", "power") ** 0.5)
 
     def configure_optimizers(self) -> Any:
-        optimiser, schedule = self.recipe.build(self.parameters(), self.optimizer_steps())
+        optimiser, schedule = self.recipe.build(trainable(self.network), self.optimizer_steps())
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def optimizer_steps(self) -> int:

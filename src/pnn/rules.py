@@ -50,11 +50,12 @@ NUMBERS = (
     Number("device.seed", int, 0, 2**31, "use 0"),
     Number("device.input_noise", float, 0, remedy="use 0 for none"),
     Number("device.output_noise", float, 0, remedy="use 0 for none"),
+    Number("device.relative_noise", float, 0, remedy="use 0 for none"),
     Number("device.timing_jitter", float, 0, 1, "use 0 for none", open_high=True),
     Number("device.dac_bits", int, 2, 32, "use null for a continuous drive", optional=True),
     Number("device.adc_bits", int, 2, 32, "use null for a continuous measurement", optional=True),
-    Number("device.dac_range", float, 0, remedy="use the full scale of the drive", open_low=True),
-    Number("device.adc_range", float, 0, remedy="use the full scale of the measurement", open_low=True),
+    Number("device.dac_range", float, 0, remedy="use null for the system's input range", open_low=True, optional=True),
+    Number("device.adc_range", float, 0, remedy="use null for the system's full scale", open_low=True, optional=True),
     Number("device.saturation", float, 0, remedy="use .inf for none", open_low=True),
     Number("device.drift", float, 0, remedy="use 0 for none"),
     Number("device.drift_samples", float, 0, remedy="use 1e5", open_low=True),
@@ -63,11 +64,18 @@ NUMBERS = (
     Number("system.duration", float, 0, remedy="use 0.5 as in the paper", open_low=True),
     Number("system.steps", int, 1, remedy="use 1 with nystrom4, about 8 with leapfrog"),
     Number("system.device_steps", int, 1, remedy="use 16"),
-    Number("system.clamp", float, 0, remedy="use null for no clamp", open_low=True, optional=True),
+    Number("system.low", float, remedy="use null for no clamp", optional=True),
+    Number("system.high", float, remedy="use null for no clamp", optional=True),
+    Number("system.readout.tail", int, 1, remedy="use null for the whole recording", optional=True),
     Number("architecture.depth", int, 1, 1000, "use 2"),
     Number("architecture.patch", int, 1, remedy="use 7 for 28 × 28 images"),
     Number("architecture.width", int, 1, remedy="use 100"),
     Number("architecture.scale", float, remedy="use 1.0"),
+    Number("architecture.members", int, 1, 1000, "use 7"),
+    Number("architecture.channels", int, 1, 1000, "use 4"),
+    Number("architecture.hidden", int, 1, remedy="use 10"),
+    Number("architecture.member.depth", int, 1, 1000, "use 3"),
+    Number("architecture.channel.depth", int, 1, 1000, "use 2"),
     Number("training.penalty", float, 0, remedy="use 1.0"),
     Number("optimizer.lr", float, 0, remedy="use 1e-3", open_low=True),
     Number("optimizer.weight_decay", float, 0, remedy="use 0"),
@@ -84,7 +92,12 @@ NUMBERS = (
     Number("trainer.gradient_clip_val", float, 0, remedy="use null for none", open_low=True, optional=True),
 )
 
-CHOICES = {
+CHOICES: dict[str, tuple[str | None, ...]] = {
+    "reference": (None, "identity", "clamped", "linear"),
+    "system.encoding.layout": ("interleaved", "blocks"),
+    "system.readout.normalise": ("none", "max"),
+    "system.clamp_gradient": ("straight_through", "true"),
+    "architecture.reading": ("raster", "shuffled"),
     "system.scheme": ("nystrom4", "leapfrog", "rk4"),
     "system.device_scheme": ("nystrom4", "leapfrog", "rk4"),
     "system.self_coupling": ("reference", "physical"),
@@ -123,7 +136,7 @@ def _values(config: Config) -> Iterator[str]:
         except KeyError:
             continue
         if value not in allowed:
-            yield f"{key}={value} must be one of {', '.join(allowed)}"
+            yield f"{key}={value} must be one of {', '.join('null' if a is None else a for a in allowed)}"
 
 
 def _crossings(config: Config) -> Iterator[str]:

@@ -26,6 +26,7 @@ def train(config: Config) -> dict[str, Any]:
     """
     from pnn import runs
     from pnn.build import build
+    from pnn.calibrate import calibrate
     from pnn.callbacks import Stopped
 
     resumed = resume_from(config)
@@ -37,6 +38,8 @@ def train(config: Config) -> dict[str, Any]:
     runs.create(folder)
     write_description(folder, experiment)
     say(experiment, folder)
+    if resumed is None:  # a resumed run finds its digital models in the checkpoint
+        calibrate(experiment.laboratory, config, folder)
     try:
         trainer.fit(experiment.module, datamodule=experiment.task, ckpt_path=config["ckpt_path"], weights_only=True)
         return conclude(trainer, experiment, folder, clock.seconds)
@@ -50,8 +53,10 @@ def train(config: Config) -> dict[str, Any]:
 
 def say(experiment: Any, folder: Path) -> None:
     """One line on what is about to run."""
+    from pnn.module import trainable
+
     config, network = experiment.config, experiment.network
-    count = sum(p.numel() for p in network.parameters())
+    count = sum(p.numel() for p in trainable(network))
     print(
         f"{config['name']}: {len(experiment.layers)} physical layers, {count:,} trainable parameters, "
         f"training={config['training']['name']}, {config['trainer']['max_epochs']} epochs → {folder}"
@@ -152,7 +157,7 @@ def write_description(folder: Path, experiment: Any) -> None:
             name: {
                 "inputs": layer.input_size,
                 "outputs": layer.output_size,
-                "trainable": sum(t.numel() for t in layer.theta),
+                "trainable": sum(t.numel() for t in layer.parameters() if t.requires_grad),
             }
             for name, layer in experiment.layers.items()
         },
@@ -163,6 +168,7 @@ def write_description(folder: Path, experiment: Any) -> None:
 def conclude(trainer: Any, experiment: Any, folder: Path, seconds: float) -> dict[str, Any]:
     """Score the test set once, with the best epoch's parameters, and write summary.json and curves.png."""
     from pnn import checkpoints, figures, runs
+    from pnn.module import trainable
 
     best = checkpoints.read(folder / "checkpoints" / "best.ckpt")
     validation = best["callbacks"] and checkpoints.best_row(
@@ -174,6 +180,7 @@ def conclude(trainer: Any, experiment: Any, folder: Path, seconds: float) -> dic
     summary = {
         "name": experiment.config["name"],
         "training": experiment.config["training"]["name"],
+        "reference": experiment.config["reference"],
         "test_accuracy_device": scores["test_accuracy_device"],
         "test_accuracy_model": scores["test_accuracy_model"],
         "val_accuracy_device": validation["val_accuracy_device"],
@@ -181,7 +188,7 @@ def conclude(trainer: Any, experiment: Any, folder: Path, seconds: float) -> dic
         "gap_output_error": scores["test_gap_output_error"],
         "device_calls": sum(device.ledger.calls for device in experiment.laboratory.devices),
         "device_samples": sum(device.ledger.samples for device in experiment.laboratory.devices),
-        "parameters": sum(p.numel() for p in experiment.network.parameters()),
+        "parameters": sum(p.numel() for p in trainable(experiment.network)),
         "wall_seconds": round(seconds, 3),
         "seed": experiment.config["seed"],
         "commit": runs.commit(),

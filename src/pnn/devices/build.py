@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,30 @@ def seed_of(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
 
 
-def lab(system: System, *, gap: float = 0.0, seed: int = 0, slot: int = 0, **imperfections: Any) -> SimulatedDevice:
+def lab(
+    system: System,
+    *,
+    gap: float = 0.0,
+    seed: int = 0,
+    slot: int = 0,
+    parts: Mapping[str, float] | None = None,
+    **imperfections: Any,
+) -> SimulatedDevice:
     """A device whose constants differ from the nominal ones by uniform relative amounts in ±gap.
 
-    `seed` names the device, `slot` the place in the network (two layers are two devices). `imperfections` as in
-    `SimulatedDevice`. Raises ValueError for a gap outside [0, 1).
+    `seed` names the device, `slot` the place in the network (two layers are two devices). `parts` are constants that the
+    device has and the nominal system lacks, by name: a structural gap. `imperfections` as in `SimulatedDevice`.
+    Raises ValueError for a gap outside [0, 1) and for a part that the system does not know.
     """
     constants = torch.Generator().manual_seed(seed_of(seed, slot, 0))
     own = system.converged().perturbed(gap, constants)
+    for name, value in (parts or {}).items():
+        if name not in own.constants:
+            known = ", ".join(own.constants)
+            raise ValueError(
+                f"device.parts.{name}={value}: {type(system).__name__} has no such constant; it has {known}"
+            )
+        setattr(own, name, torch.full_like(getattr(own, name), value))
     return SimulatedDevice(own, noise_seed=seed_of(seed, slot, 1), **imperfections)
 
 

@@ -13,15 +13,20 @@ from pnn.devices.device import Ledger
 from pnn.errors import UserError
 from pnn.systems.system import System
 
+#: Full scale ± of the drive's converter for a system whose input has no range.
+DRIVE_SCALE = 4.0
+
 
 class SimulatedDevice:
-    """f_p(x, θ) = ADC[ (1 + d) · sat( f(DAC[x] + σ_in ξ, θ; T(1 + τ ξ)) ) + σ_out ξ ], with f a system of its own constants.
+    """f_p(x, θ) = ADC[ (1 + d) · sat( f(DAC[x] + σ_in ξ, θ; τ ξ) ) ∘ (1 + σ_rel ξ) + σ_out ξ ], f of its own constants.
 
-    `input_noise` σ_in and `output_noise` σ_out are standard deviations in the units of x and y; `timing_jitter` τ is the
-    relative standard deviation of the record's duration T, per sample; `saturation` the output amplifier's level;
-    `dac_bits`/`adc_bits` convert over ±`dac_range`/±`adc_range`; `drift` is the standard deviation of a slow relative
-    gain error d, an Ornstein-Uhlenbeck process with a correlation time of `drift_samples` samples. ξ are independent
-    standard normal numbers from `noise_seed`. Shapes as for the system.
+    `input_noise` σ_in and `output_noise` σ_out are standard deviations in the units of x and y; `relative_noise` σ_rel is
+    multiplicative; `timing_jitter` τ is the standard deviation of the timing error per record, relative to its duration
+    (what it does is the system's: `stretch`); `saturation` the output amplifier's level; `dac_bits`/`adc_bits` convert
+    over ±`dac_range`/±`adc_range` (None: the system's input range and full scale). `drift` is the standard deviation of a
+    slow relative error d, an Ornstein-Uhlenbeck process with a correlation time of `drift_samples` samples, of the
+    system's `drift_constant` or, where it names none, of the output gain. ξ are independent standard normal numbers from
+    `noise_seed`. Shapes as for the system.
 
     Raises ValueError for a wrong shape, a value that is not finite or outside the system's input range, and for jitter
     on a system without a timing.
@@ -34,11 +39,12 @@ class SimulatedDevice:
         noise_seed: int = 0,
         input_noise: float = 0.0,
         output_noise: float = 0.0,
+        relative_noise: float = 0.0,
         timing_jitter: float = 0.0,
         dac_bits: int | None = None,
         adc_bits: int | None = None,
-        dac_range: float = 4.0,
-        adc_range: float = 8.0,
+        dac_range: float | None = None,
+        adc_range: float | None = None,
         saturation: float = math.inf,
         drift: float = 0.0,
         drift_samples: float = 1e5,
@@ -49,17 +55,16 @@ class SimulatedDevice:
                 "which has no record duration; use 0"
             )
         self.system = system.requires_grad_(False)
-        self.input_noise, self.output_noise, self.timing_jitter = input_noise, output_noise, timing_jitter
-        self.dac_bits, self.adc_bits, self.dac_range, self.adc_range = (
-            dac_bits,
-            adc_bits,
-            dac_range,
-            adc_range,
-        )
+        self.input_noise, self.output_noise, self.relative_noise = input_noise, output_noise, relative_noise
+        self.timing_jitter, self.dac_bits, self.adc_bits = timing_jitter, dac_bits, adc_bits
+        edge = max(abs(limit) for limit in system.input_range)
+        self.dac_range = dac_range or (edge if math.isfinite(edge) else DRIVE_SCALE)
+        self.adc_range = adc_range or system.full_scale
         self.saturation, self.drift, self.drift_samples = saturation, drift, drift_samples
         self.ledger = Ledger()
         self._generator = torch.Generator().manual_seed(noise_seed)
         self._drift = drift * float(torch.randn((), generator=self._generator)) if drift else 0.0
+        self._drifts = getattr(system, system.drift_constant) if system.drift_constant else None
 
     def respond(self, x: Tensor, *theta: Tensor) -> Tensor:
         """Drive and measure; counted, checked, without gradients."""
@@ -79,13 +84,18 @@ class SimulatedDevice:
         drive = quantise(x, self.dac_bits, self.dac_range)
         if self.input_noise:
             drive = drive + self.input_noise * self._normal(drive.shape, drive)
+        drift = 1 + self._next_drift(x[..., 0].numel()) if self.drift else 1.0
+        if self._drifts is not None and self.system.drift_constant:
+            setattr(self.system, self.system.drift_constant, self._drifts.to(drive) * drift)
         if self.timing_jitter:
             y = self.system(drive, *theta, stretch=self.timing_jitter * self._normal((*x.shape[:-1], 1), drive))
         else:
             y = self.system(drive, *theta)
         y = saturate(y, self.saturation)
-        if self.drift:
-            y = y * (1 + self._next_drift(x[..., 0].numel()))
+        if self.drift and self._drifts is None:
+            y = y * drift
+        if self.relative_noise:
+            y = y * (1 + self.relative_noise * self._normal(y.shape, y))
         if self.output_noise:
             y = y + self.output_noise * self._normal(y.shape, y)
         return quantise(y, self.adc_bits, self.adc_range)
@@ -95,7 +105,7 @@ class SimulatedDevice:
         return torch.randn(shape, generator=self._generator).to(like)
 
     def _next_drift(self, samples: int) -> float:
-        """Advance the Ornstein-Uhlenbeck gain error by `samples` samples."""
+        """Advance the Ornstein-Uhlenbeck error by `samples` samples."""
         memory = math.exp(-samples / self.drift_samples)
         kick = self.drift * math.sqrt(1 - memory**2) * float(torch.randn((), generator=self._generator))
         self._drift = memory * self._drift + kick

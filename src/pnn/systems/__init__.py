@@ -2,6 +2,17 @@
 
 from pnn.systems.coupled_oscillators import CoupledOscillators
 from pnn.systems.identity import Identity
+from pnn.systems.oscillating_plate import OscillatingPlate
+from pnn.systems.shg import SHG
 from pnn.systems.system import Constant, ParameterSpec, System, stack
 
-__all__ = ["Constant", "CoupledOscillators", "Identity", "ParameterSpec", "System", "stack"]
+__all__ = [
+    "SHG",
+    "Constant",
+    "CoupledOscillators",
+    "Identity",
+    "OscillatingPlate",
+    "ParameterSpec",
+    "System",
+    "stack",
+]

@@ -97,6 +97,11 @@ class CoupledOscillators(System):
         twin.steps, twin.scheme = self.device_steps, self.device_scheme
         return twin
 
+    def linearised(self) -> CoupledOscillators:
+        twin = copy.deepcopy(self)
+        twin.linear = True
+        return twin
+
     def force_matrix(self, coupling: Tensor) -> Tensor:
         """P (*lead, N, N) of q̈ = sin(α q) P + e; symmetric."""
         keep = self.self_coupling == "reference"

@@ -50,13 +50,19 @@ class System(nn.Module):
 
     Constants are buffers named in `constants`, so `.to(device)`, dtypes and `state_dict` work. Shapes: x is
     (*lead, ..., input_size), every θ is (*lead, *spec.shape), y is (*lead, ..., output_size); `lead` are the leading
-    dimensions of a system whose copies (ensemble members, seeds) are evaluated in one call, usually empty.
+    dimensions of a system whose copies (ensemble members, seeds) are evaluated in one call, usually empty. It is built
+    with the numbers of inputs and outputs that the network wishes; a system with sizes of its own keeps those, and
+    encoder and read-out outside adapt. Parameters that are part of the drive belong to the encoder.
     """
 
     input_size: int
     output_size: int
     #: Allowed input range, (-inf, inf) where the physics has none; the layer clamps, the device refuses.
     input_range: tuple[float, float] = (-math.inf, math.inf)
+    #: What the measured output stays within, ±: the full scale of a converter that reads it, in units of y.
+    full_scale: float = 32.0
+    #: The constant that a slow drift of the device multiplies (temperature, say); None: the gain of the read-out drifts.
+    drift_constant: str | None = None
     #: Whether `forward` takes `stretch`, a relative change of the record's duration, per sample: (..., 1).
     has_timing: bool = False
 
@@ -81,6 +87,10 @@ class System(nn.Module):
     def converged(self) -> System:
         """A copy at the numerical resolution of a device, which is the truth; the digital model may be coarser."""
         return copy.deepcopy(self)
+
+    def linearised(self) -> System:
+        """A copy with linear physics: the reference that shows what the nonlinearity of the physics contributes."""
+        raise ValueError(f"{type(self).__name__} has no linear form; use reference=identity or clamped")
 
     def perturbed(self, gap: float, generator: torch.Generator) -> System:
         """A copy with its own constants: each perturbed one multiplied by 1 + u, u uniform in ±gap.

@@ -17,7 +17,8 @@ class Task(pl.LightningDataModule):
 
     Validation samples come out of the training set by a seeded split (`split_seed`): `validation` is their number, or
     their fraction if below 1. `train_limit` keeps so many of the remaining training samples. `seed` orders the batches
-    and draws the augmentation. `setup` fills `train`, `val` and `test`. Raises UserError for a value out of its limits.
+    and draws the augmentation. With `symmetric` the batches hold 2x − 1 in [−1, 1]: signals without a mean. `setup` fills
+    `train`, `val` and `test` (in [0, 1]). Raises UserError for a value out of its limits.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Task(pl.LightningDataModule):
         split_seed: int,
         validation: int | float,
         train_limit: int | None = None,
+        symmetric: bool = False,
     ):
         super().__init__()
         self.batch_size = whole("batch_size", batch_size, 1, "use 32")
@@ -47,6 +49,9 @@ class Task(pl.LightningDataModule):
         self.validation = validation
         limit = None if train_limit is None else whole("train_limit", train_limit, 1, "use null for all of them")
         self.train_limit = limit
+        if not isinstance(symmetric, bool):
+            raise UserError(f"task.symmetric={symmetric} must be true or false")
+        self.symmetric = symmetric
         self.train: Samples
         self.val: Samples
         self.test: Samples
@@ -75,14 +80,20 @@ class Task(pl.LightningDataModule):
         return self.train[0]
 
     def train_dataloader(self) -> BatchLoader:
-        x, y = self.training_inputs(), self.train[1]
-        return BatchLoader(x, y, batch_size=self.batch_size, shuffle=True, seed=self.seed, augment=self.augment)
+        return self._loader(self.training_inputs(), self.train[1], self.batch_size, True, self.augment)
 
     def val_dataloader(self) -> BatchLoader:
-        return BatchLoader(*self.val, batch_size=self.eval_batch_size, shuffle=False, seed=self.seed)
+        return self._loader(*self.val, self.eval_batch_size)
 
     def test_dataloader(self) -> BatchLoader:
-        return BatchLoader(*self.test, batch_size=self.eval_batch_size, shuffle=False, seed=self.seed)
+        return self._loader(*self.test, self.eval_batch_size)
+
+    def _loader(
+        self, x: Tensor, y: Tensor, size: int, shuffle: bool = False, augment: Augment | None = None
+    ) -> BatchLoader:
+        return BatchLoader(
+            x, y, batch_size=size, shuffle=shuffle, seed=self.seed, augment=augment, symmetric=self.symmetric
+        )
 
 
 def whole(name: str, value: object, low: int, remedy: str, high: int | None = None) -> int:

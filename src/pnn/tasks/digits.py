@@ -33,6 +33,7 @@ class Digits(Task):
         validation: int | float = 297,
         train_limit: int | None = None,
         noise: float = 0.0,
+        symmetric: bool = False,
     ):
         super().__init__(
             batch_size=batch_size,
@@ -41,6 +42,7 @@ class Digits(Task):
             split_seed=split_seed,
             validation=validation,
             train_limit=train_limit,
+            symmetric=symmetric,
         )
         if not 0 <= noise < math.inf:
             raise UserError(f"task.noise={noise} must be finite and >= 0; use 0 for none")

@@ -41,6 +41,7 @@ class IdxImages(Task):
         augment: str = "none",
         train_limit: int | None = None,
         path: str | None = None,
+        symmetric: bool = False,
     ):
         super().__init__(
             batch_size=batch_size,
@@ -49,6 +50,7 @@ class IdxImages(Task):
             split_seed=split_seed,
             validation=validation,
             train_limit=train_limit,
+            symmetric=symmetric,
         )
         if augment not in AUGMENTATIONS:
             raise UserError(f"task.augment={augment} must be one of {', '.join(AUGMENTATIONS)}; use none for no change")

@@ -24,7 +24,8 @@ class BatchLoader:
     x (n, ...), y (n,) → ceil(n / batch_size) batches an epoch, the last one may be smaller. The state is the epoch and
     the number of batches handed out in it, so a run stopped anywhere continues with the very next batch. An epoch whose
     last batch was handed out is over, whether or not anyone asked for one more; an iteration broken off earlier and
-    begun afresh starts its epoch again. Raises UserError for a batch size or a state that does not fit.
+    begun afresh starts its epoch again. `symmetric` hands out 2x − 1 instead of x, after augmentation. Raises UserError
+    for a batch size or a state that does not fit.
     """
 
     def __init__(
@@ -36,13 +37,14 @@ class BatchLoader:
         shuffle: bool,
         seed: int,
         augment: Augment | None = None,
+        symmetric: bool = False,
     ):
         if batch_size < 1:
             raise UserError(f"batch_size={batch_size} must be >= 1; use 32")
         if len(x) != len(y):
             raise UserError(f"{len(x)} inputs and {len(y)} labels do not belong together; give as many of both")
         self.x, self.y, self.batch_size, self.shuffle = x, y, batch_size, shuffle
-        self.seed, self.augment = seed, augment
+        self.seed, self.augment, self.symmetric = seed, augment, symmetric
         self.epoch, self.batch, self._resumed = 0, 0, False
 
     def __len__(self) -> int:
@@ -67,7 +69,7 @@ class BatchLoader:
         if self.augment is not None:
             x = self.augment(x, generator(self.seed, self.epoch, self.batch))
         self.batch += 1
-        return x, y
+        return (2 * x - 1 if self.symmetric else x), y
 
     def _next_epoch(self) -> None:
         self.epoch, self.batch = self.epoch + 1, 0

@@ -42,6 +42,7 @@ class Vowels(Task):
         validation: int = 6,
         test: int = 6,
         path: str | None = None,
+        symmetric: bool = False,
     ):
         super().__init__(
             batch_size=batch_size,
@@ -49,6 +50,7 @@ class Vowels(Task):
             seed=seed,
             split_seed=split_seed,
             validation=whole("validation", validation, 1, "use 6 speakers"),
+            symmetric=symmetric,
         )
         self.test_speakers = whole("test", test, 1, "use 6 speakers")
         self.path = path
