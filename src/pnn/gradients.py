@@ -190,3 +190,28 @@ class OscillatorFlow(Function):
             ge = forces.sum((-3, -2)).unsqueeze(-2)
             ge[..., columns] += read_out[0].sum(-2, keepdim=True)
         return gq, gP, ge, *(None,) * 6
+
+
+class CircuitFlow(Function):
+    """Coil voltage v_L (S, B, N) of the electronic oscillator driven by u (S, B, N), V, with its exact discrete adjoint.
+
+    `table` (S, columns) holds the coefficients of S circuits, `substeps` their Runge-Kutta steps per sample; native code
+    for the CPU, imported at the first use because it brings a compiler along.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, table: Tensor, substeps: list[int]) -> Tensor:
+        from pnn import circuit_kernel
+
+        v_L, states = circuit_kernel.record(u, table, substeps, keep=ctx.needs_input_grad[0])
+        ctx.save_for_backward(u, table, states)
+        ctx.substeps = substeps
+        return v_L
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        from pnn import circuit_kernel
+
+        u, table, states = ctx.saved_tensors
+        return circuit_kernel.adjoint(gradient, u, table, ctx.substeps, states), None, None
