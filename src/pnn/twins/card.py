@@ -156,12 +156,12 @@ def twin_card(
 
 
 def _beside(first: str, other: str, fits: dict[str, Any]) -> str:
-    """Whether `first` is better than `other`, on bias where the noise is known, by more than two standard errors."""
+    """How two models compare: in bias where the noise is known, by 5 % and two standard errors; else in error, by 5 %."""
     a, b = fits[first], fits[other]
-    if a["bias_squared"] is None:
-        gain = 1 - a["error"] / b["error"] if b["error"] else 0.0
-        return f"{first} is {gain:.0%} below {other} in error" if gain > 0.05 else f"{first} is no better than {other}"
-    sure = 2 * math.hypot(a["bias_squared_error"] or 0.0, b["bias_squared_error"] or 0.0)
-    if b["bias_squared"] - a["bias_squared"] <= sure or a["bias"] > 0.95 * b["bias"]:
-        return f"{first} is no better than {other}: bias {a['bias']:.2%} and {b['bias']:.2%}"
-    return f"{first} is better than {other}: bias {a['bias']:.2%} and {b['bias']:.2%}"
+    key, sure = "error", 0.0
+    if a["bias"] is not None:
+        key, sure = "bias", 2 * math.hypot(a["bias_squared_error"] or 0.0, b["bias_squared_error"] or 0.0)
+    gain, numbers = b[key] ** 2 - a[key] ** 2, f"{key} {a[key]:.2%} and {b[key]:.2%}"
+    if abs(gain) <= sure or not abs(a[key] - b[key]) > 0.05 * max(a[key], b[key]):
+        return f"{first} is no better than {other}: {numbers}"
+    return f"{first} is {'better' if gain > 0 else 'worse'} than {other}: {numbers}"

@@ -16,11 +16,13 @@ from pnn.twins.twin import Regression
 LARGEST = 6000
 
 
-def ridge(A: Tensor, B: Tensor) -> Tensor:
+def ridge(A: Tensor, B: Tensor, used: int = 0, penalty: bool = True) -> Tensor:
     """W = argmin ‖A W − B‖² + λ‖W‖², λ by generalised cross-validation, from s, V of AᵀA = V s Vᵀ (or AAᵀ if smaller).
 
-    A (n, p), B (n, q), both centred, float64 → (p, q). GCV(λ) = ‖A W − B‖² / (n − 1 − df)², one λ for all outputs;
-    the grid starts at 1e-14 of the largest eigenvalue, so noise-free data are solved to round-off.
+    A (n, p), B (n, q), both centred, float64 → (p, q). GCV(λ) = ‖A W − B‖² / (n − 1 − used − df)², one λ for all
+    outputs; `used` degrees of freedom went into an earlier fit. The grid starts at 1e-14 of the largest eigenvalue, so
+    noise-free data are solved to round-off, and ends where hardly anything is fitted. Without `penalty` λ = 0: the solution
+    of least norm.
     Source: Golub, Heath and Wahba, Technometrics 21, 215 (1979).
     """
     n, p = A.shape
@@ -38,10 +40,11 @@ def ridge(A: Tensor, B: Tensor) -> Tensor:
     c = (V.mT @ (A.mT @ B)) / s.sqrt()[:, None] if primal else V.mT @ B
     power = c.square().sum(1)
     unexplained = (B.square().sum() - power.sum()).clamp(min=0)
-    strengths = s[-1] * torch.logspace(-14, 1, 31, dtype=s.dtype)
+    strengths = s[-1] * torch.logspace(-14, 4, 37, dtype=s.dtype)
     shrink = strengths[:, None] / (strengths[:, None] + s)  # (λ, direction)
     residual = unexplained + (shrink.square() * power).sum(1)
-    best = strengths[(residual / (max(n - 1 - len(s), 0) + shrink.sum(1)).square()).argmin()]
+    gcv = residual / (max(n - 1 - used - len(s), 0) + shrink.sum(1)).square()
+    best = strengths[gcv.argmin()] if penalty else 0.0
     if primal:
         return V @ (c * (s.sqrt() / (s + best))[:, None])
     return A.mT @ (V @ (c / (s + best)[:, None]))
@@ -86,7 +89,8 @@ class Quadratic(Linear):
     """y = m + σ (z W + p Q): linear in all features, plus products p of pairs of the first k principal components of z.
 
     k is as large as `pairs` products k(k + 1)/2 allow. With k = all features the components are the features themselves:
-    the complete quadratic. Otherwise only products of the leading components are there.
+    the complete quadratic. Otherwise only products of the leading components are there. The products are fitted to what
+    the linear fit leaves, with a penalty of their own, so that useless ones vanish.
     """
 
     basis: Tensor
@@ -122,9 +126,13 @@ class Quadratic(Linear):
             self.basis.copy_(V.flip(1)[:, : self.components])
         products = self._products(z @ self.basis.double())
         self.pair_offset.copy_(products.mean(0))
-        weight = ridge(torch.cat([z, products - products.mean(0)], 1), target)
-        self.weight.copy_(weight[: self.features])
-        self.products.copy_(weight[self.features :])
+        products -= products.mean(0)
+        few = len(z) < 2 * self.features
+        W = ridge(z, target, penalty=few)
+        along = ridge(z, products, penalty=few)  # the part of the products that is linear
+        Q = ridge(products - z @ along, target - z @ W, used=min(self.features, len(z) - 1))
+        self.weight.copy_(W - along @ Q)
+        self.products.copy_(Q)
 
     def _products(self, p: Tensor) -> Tensor:
         return p[..., self.left] * p[..., self.right]

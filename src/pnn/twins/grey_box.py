@@ -26,8 +26,9 @@ class GreyBox(Twin):
 
     p minimises Σ‖f − y‖²/σ_y² + (ν/0.3)² ‖p‖² over `records` random records by trust-region least squares (finite
     differences, float64); ν is the noise of a measurement relative to σ_y, from repeats (0.01 without), 0.3 the prior
-    spread of p: constants that the data do not see stay nominal. Factors are positive. Symmetric constants have one
-    factor per pair. It cannot learn what its equation lacks: the bias on the twin card shows that.
+    spread of p: constants that the data do not see stay nominal. Factors are positive, and a constant that is nominally
+    0 (a part that the model lacks) stays 0. Symmetric constants have one factor per pair. It cannot learn what its
+    equation lacks: the bias on the twin card shows that.
 
     Raises UserError for a system without constants, or with more than 600.
     """
@@ -38,7 +39,11 @@ class GreyBox(Twin):
             raise UserError(f"model.records={records} must be >= 1; use 64")
         self.records = records
         self.system = copy.deepcopy(system).requires_grad_(False)
-        self.rules = {name: rule for name, rule in system.constants.items() if rule.perturbed}
+        self.rules = {
+            name: rule
+            for name, rule in system.constants.items()
+            if rule.perturbed and bool(getattr(system, name).any())
+        }
         for name, rule in self.rules.items():
             setattr(self.system, name, getattr(system, name).expand(rule.shape).clone())
         self.sizes = {name: factors(rule) for name, rule in self.rules.items()}

@@ -42,7 +42,7 @@ class MLP(Regression):
         system: System,
         widths: Sequence[int] = (500, 500),
         epochs: int = 60,
-        lr: float = 1e-3,
+        lr: float = 3e-3,
         batch_size: int = 128,
         bypass: bool = True,
         noise: bool = False,
@@ -55,7 +55,7 @@ class MLP(Regression):
             if value < 1:
                 raise UserError(f"model.{key}={value} must be >= 1; use {remedy}")
         if not 0 < lr < math.inf:
-            raise UserError(f"model.lr={lr} must be > 0; use 1e-3")
+            raise UserError(f"model.lr={lr} must be > 0; use 3e-3")
         self.widths, self.epochs, self.lr, self.batch_size = tuple(widths), epochs, lr, batch_size
         self.with_bypass, self.with_noise, self.rank, self.sampling = bypass, noise, rank, False
         self.bypass = Linear(system)

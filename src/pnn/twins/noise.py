@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 
 class NoiseModel(nn.Module):
-    """Σ(u) = s² (F Fᵀ + diag d), F (outputs, rank) and d from [F, softplus⁻¹ d] = base + silu(u U + b) H.
+    """Σ(u) = s² (F Fᵀ + diag d), F (outputs, rank) and d from [F, ln d] = base + silu(u U + b) H.
 
     u: standardised input and mean output. Fitted by the Gaussian likelihood of residuals e = y − f_m, starting from
     their constant covariance (its leading eigenvectors). s: r.m.s. of the residuals. Weights are buffers.
@@ -42,7 +42,7 @@ class NoiseModel(nn.Module):
 
     def _unit(self, raw: Tensor) -> tuple[Tensor, Tensor]:
         factor, diagonal = raw.split([self.outputs * self.rank, self.outputs], -1)
-        return factor.unflatten(-1, (self.outputs, self.rank)), functional.softplus(diagonal) + 1e-6
+        return factor.unflatten(-1, (self.outputs, self.rank)), diagonal.clamp(-14, 14).exp()
 
     def fit(
         self, z: Tensor, y: Tensor, residuals: Tensor, generator: torch.Generator, progress: bool, epochs: int = 30
@@ -56,7 +56,7 @@ class NoiseModel(nn.Module):
         weights = [w.clone().requires_grad_() for w in (U, self.bias, self.head, self.base)]
         order = torch.randperm(len(u), generator=generator)
         held, rows = order[: max(1, len(u) // 10)], order[max(1, len(u) // 10) :]
-        optimiser = torch.optim.Adam(weights, lr=3e-3)
+        optimiser = torch.optim.Adam(weights, lr=1e-2)
         steps = epochs * -(-len(rows) // 256)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
 
@@ -91,10 +91,10 @@ class NoiseModel(nn.Module):
 
 
 def constant_covariance(e: Tensor, rank: int) -> Tensor:
-    """base = [F, softplus⁻¹ d] of residuals e (n, outputs): leading eigenvectors above the mean of the other eigenvalues."""
+    """base = [F, ln d] of residuals e (n, outputs): leading eigenvectors above the mean of the other eigenvalues."""
     C = e.double().mT @ e.double() / len(e)
     values, vectors = torch.linalg.eigh(C)
     rest = values[: len(values) - rank].mean() if rank < len(values) else values[0]
     factor = vectors[:, -rank:] * (values[-rank:] - rest).clamp(min=1e-6).sqrt()
     diagonal = (C.diagonal() - factor.square().sum(1)).clamp(min=1e-4)
-    return torch.cat([factor.flatten(), torch.log(torch.expm1(diagonal))]).to(e)
+    return torch.cat([factor.flatten(), diagonal.log()]).to(e)
