@@ -176,6 +176,24 @@ def test_the_undepleted_model_is_the_device_at_low_conversion(gap: float) -> Non
     assert error(crystal(gap, **strong)(x), device(gap, **strong)(x)) < 2e-3  # four times GVD₁
 
 
+def test_the_phase_mismatch_of_the_undepleted_model() -> None:
+    """Δk = GVM·Ω + ½GVD₂Ω² − ¼GVD₁Ω², where it is exact: each line made of neighbours, far from the carrier."""
+    options = {"gain_length": 0.01, "gvm": 20.0, "gvd": 4e3, "gvd_harmonic": 9e3, "device_z_steps": 100}
+    model, full = crystal(0.0, **options), device(0.0, **options)
+    x = torch.zeros(2, 100, dtype=torch.float64)
+    x[0, 70:73], x[1, 27:30] = 1.0, 1.0
+    assert error(model(x), full(x)) < 2e-4
+
+
+def test_a_mirrored_spectrum() -> None:
+    """f → −f with GVM → −GVM is a symmetry; it ties the frequencies of both grids, also outside the band."""
+    options = {"gain_length": 4.0, "gvd": 4e3, "gvd_harmonic": 9e3}
+    system, mirrored = device(**options), device(**options, gvm=-190.0)
+    x = drives(system, 4)
+    assert error(mirrored(x.flip(-1)), system(x).flip(-1)) < 1e-5
+    assert error(system(x.flip(-1)), system(x).flip(-1)) > 0.01
+
+
 def test_the_working_point() -> None:
     """About 1 % is converted, the model is 1 % from the device, and one grid point per bin would not do."""
     model, full = crystal(), device()
