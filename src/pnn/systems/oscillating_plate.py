@@ -50,7 +50,7 @@ class OscillatingPlate(System):
 
     has_timing = True
     input_range = (-1.0, 1.0)
-    full_scale = 4.0
+    full_scale = 5.0
     #: The constant that a temperature drift multiplies: E, and with it every frequency, falls as titanium warms.
     drift_constant = "frequency"
     frequency: Tensor
@@ -82,7 +82,7 @@ class OscillatingPlate(System):
         full_force: float = 1.0,
         acceleration: float = 200.0,
         sampling_rate: float = 48e3,
-        cutoff: float = 18e3,
+        cutoff: float = 20e3,
         filter_order: int = 8,
         linear: bool = True,
         substeps: int = 1,
