@@ -524,7 +524,7 @@ def test_without_repeats_the_floor_is_unknown(toy: Toy) -> None:
 @pytest.mark.parametrize("outputs", [4, 100])
 def test_the_jacobian_error_is_a_known_one_and_leaves_the_device_alone(outputs: int) -> None:
     system = Toy(outputs=outputs, bend=0.5)
-    device = SimulatedDevice(copy.deepcopy(system), output_noise=0.01)
+    device = SimulatedDevice(copy.deepcopy(system), input_noise=0.1, output_noise=0.1, relative_noise=0.1)
     data = sample(device, system, 40)
     before = device.state_dict()
     exact = jacobian_error(system, device, data, ["b"])
@@ -533,6 +533,7 @@ def test_the_jacobian_error_is_a_known_one_and_leaves_the_device_alone(outputs: 
     assert scaled["x"] == pytest.approx(0.1, rel=1e-3) and scaled["b_cosine"] == pytest.approx(1, abs=1e-6)
     after = device.state_dict()
     assert after["ledger"] == before["ledger"] and torch.equal(after["generator"], before["generator"])
+    assert device.input_noise == device.output_noise == device.relative_noise == 0.1
 
 
 def test_the_card_of_a_linear_twin_says_what_it_is_worth(toy: Toy) -> None:

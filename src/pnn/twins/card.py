@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,6 +16,8 @@ from pnn.twins.twin import Twin
 Model = Callable[..., Tensor]
 #: Inputs at which Jacobians are compared, and the most directions in which an output is probed.
 POINTS, PROBES = 16, 64
+#: What makes a simulated device's measurements of one input differ.
+NOISES = ("input_noise", "output_noise", "relative_noise", "timing_jitter", "drift")
 #: Points of the picture's scatter plot.
 SCATTER = 400
 
@@ -66,8 +69,8 @@ def _in_pieces(model: Model, data: Measurements, size: int = 256) -> Tensor:
 def jacobian_error(model: Model, device: Any, data: Measurements, names: Sequence[str]) -> dict[str, float]:
     """‖J_m − J_p‖_F/‖J_p‖_F of ∂f/∂x and of ∂f/∂θ, each over 16 inputs of `data`, and the cosine between them.
 
-    J_p is the simulated device's (`device.differentiable`; its noise and ledger are put back). More than 64 outputs are
-    probed in 64 random ± 1 directions, an unbiased estimate of the norms.
+    J_p is the simulated device's (`device.differentiable`) with its noise switched off; the device is left as it was.
+    More than 64 outputs are probed in 64 random ± 1 directions, an unbiased estimate of the norms.
     """
     some = data.rows(slice(0, POINTS))
     outputs = some.y.shape[1]
@@ -76,7 +79,7 @@ def jacobian_error(model: Model, device: Any, data: Measurements, names: Sequenc
         probes = torch.randint(2, (PROBES, outputs), generator=torch.Generator().manual_seed(0)).float() * 2 - 1
     state = device.state_dict()
     try:
-        theirs = _pullbacks(device.differentiable, some, probes)
+        theirs = _pullbacks(_quiet(device).differentiable, some, probes)
     finally:
         device.load_state_dict(state)
     result = {}
@@ -84,6 +87,15 @@ def jacobian_error(model: Model, device: Any, data: Measurements, names: Sequenc
         result[name] = float((mine - truth).norm() / truth.norm()) if truth.any() else math.nan
         result[f"{name}_cosine"] = float((mine * truth).sum() / (mine.norm() * truth.norm()).clamp(min=1e-300))
     return result
+
+
+def _quiet(device: Any) -> Any:
+    """The same device without noise; shares its physics, ledger and random state."""
+    quiet = copy.copy(device)
+    for name in NOISES:
+        if hasattr(quiet, name):
+            setattr(quiet, name, 0.0)
+    return quiet
 
 
 def _pullbacks(model: Model, data: Measurements, probes: Tensor) -> list[Tensor]:
