@@ -136,6 +136,16 @@ def test_the_circuit_is_passive(gap: float, parts: dict[str, Any]) -> None:
         assert (energy[-1] < (0.5 if gap < 0.9 else 1.0) * energy[0]).all()
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 5e-7), (np.float64, 1e-14)])
+def test_the_kernels_softplus_is_numpys(dtype: Any, tolerance: float) -> None:
+    """Also in the far tail, which is the transistor's weak inversion."""
+    y = np.concatenate([np.linspace(-80, 80, 801), np.linspace(-1, 1, 101)]).astype(dtype)
+    found, slope = np.transpose([circuit_kernel.softplus(value) for value in y])
+    np.testing.assert_allclose(found, np.logaddexp(0, y.astype(float)), rtol=tolerance)
+    np.testing.assert_allclose(slope, 1 / (1 + np.exp(-y.astype(float))), rtol=tolerance)
+    assert circuit_kernel.softplus(dtype(-300))[0] < 1e-37
+
+
 def test_the_transistor_in_strong_and_in_weak_inversion() -> None:
     system = circuit(3)
     K, V, n, VT = 1e-3, 0.7, 1.3, 0.02585
