@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from pnn.tasks.vowels import VOWELS
+
 torch.set_num_threads(1)
 
 
@@ -33,3 +35,24 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
             header = b"\0\0\x08" + bytes([array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
             (folder / f"{part}-{kind}-ubyte").write_bytes(header + array.astype(np.uint8).tobytes())
     return folder
+
+
+@pytest.fixture(scope="session")
+def vowels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a synthetic formant table of 20 women and 20 men."""
+    folder = tmp_path_factory.mktemp("vowels")
+    write_vowels(folder / "vowdata.dat", 20)
+    return folder
+
+
+def write_vowels(path: Path, women: int, spoil: dict[str, dict[int, int]] | None = None) -> None:
+    """A table like Hillenbrand's: 15 numbers a token; `spoil` sets columns of a token."""
+    random = np.random.default_rng(0)
+    lines = ["(c) a header", ""]
+    for talker in (f"{kind}{n:02d}" for kind in "mw" for n in range(1, women + 1)):
+        for vowel in (*VOWELS, "eh"):
+            numbers = [str(n) for n in random.integers(300, 3000, 15)]
+            for column, value in (spoil or {}).get(talker + vowel, {}).items():
+                numbers[column - 2] = str(value)
+            lines.append(" ".join([talker + vowel, *numbers]))
+    path.write_text("\r\n".join(lines) + "\r\n")

@@ -149,9 +149,22 @@ SHORT = [
 
 
 @pytest.mark.parametrize("option", [o for g, o in OPTIONS if g == "experiment"])
-def test_every_experiment_trains_one_batch(option: str, images: Path, tmp_path: Path) -> None:
-    data = [] if option == "digits" else [f"task.path={images}", "task.validation=20", "task.batch_size=4"]
-    summary = train(checked("train", [f"experiment={option}", *data, *SHORT, f"out={tmp_path}/run"]))
+def test_every_experiment_trains_one_batch(option: str, images: Path, vowels: Path, tmp_path: Path) -> None:
+    composed = checked("train", [f"experiment={option}"])
+    data = {
+        "Digits": [],
+        "Vowels": [f"task.path={vowels}", "task.batch_size=4"],
+    }.get(
+        composed["task"]["_target_"].rpartition(".")[2],
+        [f"task.path={images}", "task.validation=20", "task.batch_size=4"],
+    )
+    quick = (
+        [f"model.measure.samples={64 if 'records' in composed['model'] else 400}"]
+        if "measure" in composed["model"]
+        else []
+    )
+    quick += ["model.epochs=1"] if "epochs" in composed["model"] else []
+    summary = train(checked("train", [f"experiment={option}", *data, *quick, *SHORT, f"out={tmp_path}/run"]))
     assert summary["name"] == option
     assert 0 <= summary["test_accuracy_device"] <= 1
 

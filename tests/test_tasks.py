@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from conftest import write_vowels
 from torch import Tensor
 
 import pnn.tasks
@@ -442,19 +443,6 @@ def test_noise_below_zero_is_refused() -> None:
 
 
 # ---- vowels ----------------------------------------------------------------------------------------------------------
-
-
-def write_vowels(path: Path, women: int, spoil: dict[str, dict[int, int]] | None = None) -> None:
-    """A table like Hillenbrand's: 15 numbers a token; `spoil` sets columns of a token."""
-    random = np.random.default_rng(0)
-    lines = ["(c) a header", ""]
-    for talker in (f"{kind}{n:02d}" for kind in "mw" for n in range(1, women + 1)):
-        for vowel in (*VOWELS, "eh"):
-            numbers = [str(n) for n in random.integers(300, 3000, 15)]
-            for column, value in (spoil or {}).get(talker + vowel, {}).items():
-                numbers[column - 2] = str(value)
-            lines.append(" ".join([talker + vowel, *numbers]))
-    path.write_text("\r\n".join(lines) + "\r\n")
 
 
 def test_vowels_are_split_by_speaker_and_scaled_by_the_training_tokens(tmp_path: Path) -> None:

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from pnn.build import build
 from pnn.config import checked
 from pnn.errors import UserError
 from pnn.evaluate import configuration, evaluate
+from pnn.signals import trace
 from pnn.train import train
 
 RUN = ["trainer.max_epochs=3", "architecture.depth=2", "device.gap=0.3"]
@@ -107,6 +109,21 @@ def test_diagnose_gradients_reports_every_layer_and_mode(run: Path) -> None:
     assert by["layers.0", "pat"] > 0.5
 
 
+def test_plot_signals_draws_every_layer_and_counts_every_sample(run: Path) -> None:
+    result = judge(run, "plot=signals", "split=val")
+    assert (run / "signals-val.png").stat().st_size > 20_000
+    assert sum(map(sum, result["confusion"])) == 297 and result["picture"] == str(run / "signals-val.png")
+
+
+def test_a_traced_pass_is_the_pass(run: Path) -> None:
+    experiment = build(checked("train", [*RUN, "device=ideal", "training=in_silico"]))
+    x = torch.rand(3, 64)
+    signals, logits = trace(experiment.network, x, "model")
+    assert torch.equal(logits, experiment.network(x, "model"))
+    assert [s.layer for s in signals] == ["layers.0", "layers.1"]
+    assert torch.equal(signals[0].drive, x) and torch.equal(signals[1].drive, signals[0].recording)
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
@@ -115,6 +132,7 @@ def test_diagnose_gradients_reports_every_layer_and_mode(run: Path) -> None:
         (["device=labb"], ["device=labb"]),
         (["split=train"], ["split=train", "test or val"]),
         (["architecture.depth=3"], ["another architecture", "layers.2"]),
+        (["plot=weights"], ["plot=weights", "signals"]),
         (["diagnose=weights"], ["diagnose=weights", "gradients"]),
     ],
 )

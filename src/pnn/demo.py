@@ -40,7 +40,9 @@ def demo(config: Config) -> dict[str, Any]:
     from pnn import runs
     from pnn.build import instantiate
     from pnn.figures import demo_figure
+    from pnn.memory import keep_freed_memory
 
+    keep_freed_memory()
     start = time.perf_counter()
     folder = runs.new_folder(config["out"], config["name"])
     torch.set_num_threads(config["threads"])

@@ -81,6 +81,18 @@ def ideal(device: Any, model: Transform) -> Transform:
     return device.differentiable
 
 
+class StraightThroughClamp(Function):
+    """clamp(x, low, high), with the gradient of the identity."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, low: float, high: float) -> Tensor:
+        return x.clamp(low, high)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return gradient, None, None
+
+
 class CouplingMatrix(Function):
     """P = J' − diag(κ + Σ_j J'_ij), J' = G ∘ (C + Cᵀ)/2 + O: the force matrix of the oscillators, symmetric.
 

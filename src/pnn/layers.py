@@ -68,6 +68,8 @@ class PhysicalLayer(nn.Module):
         for spec in system.parameters_spec:
             self.register_parameter(spec.name, nn.Parameter(spec.sample(lead)))
         self.penalty: Tensor | None = None
+        self.lead = len(lead)
+        self.probe: Callable[[Tensor, Tensor], None] | None = None  # is shown the drive and the recording of a pass
 
     @property
     def theta(self) -> tuple[Tensor, ...]:
@@ -88,7 +90,11 @@ class PhysicalLayer(nn.Module):
         return {"train": self._trained, "device": self.device.respond, "model": self.model}[via]
 
     def forward(self, x: Tensor, via: Via = "train") -> Tensor:
-        return self.readout(self.transform(via)(self.encode(x), *self.theta), self.outputs)
+        u = self.encode(x)
+        y = self.transform(via)(u, *self.theta)
+        if self.probe is not None:
+            self.probe(u, y)
+        return self.readout(y, self.outputs)
 
     def encode(self, x: Tensor) -> Tensor:
         """Encode x and keep the drive within the device's range: penalty, then clamp."""

@@ -28,7 +28,9 @@ def train(config: Config) -> dict[str, Any]:
     from pnn.build import build
     from pnn.calibrate import calibrate
     from pnn.callbacks import Stopped
+    from pnn.memory import keep_freed_memory
 
+    keep_freed_memory()
     resumed = resume_from(config)
     folder = resumed or runs.new_folder(config["out"], config["name"])
     experiment = build(config)
