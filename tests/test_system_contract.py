@@ -17,10 +17,12 @@ from pnn.build import physics
 from pnn.devices import lab
 from pnn.gradients import physics_aware
 from pnn.layers import Laboratory
+from pnn.plugins import conf_folders
 from pnn.systems import System, stack
 from pnn.twins import nominal
 
-FILES = sorted((Path(__file__).parents[1] / "conf" / "system").glob("*.yaml"))
+CONF = Path(__file__).parents[1] / "conf"
+FILES = [file for conf in (CONF, *conf_folders(CONF)) for file in sorted((conf / "system").glob("*.yaml"))]
 Build = Callable[[int, int], System]
 
 

@@ -12,13 +12,17 @@ from typing import Any
 
 import hydra
 from hydra._internal.utils import get_args_parser
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pnn.errors import UserError
+from pnn.plugins import GROUP, check_import, conf_folders
 from pnn.rules import Config, problems
 
 
@@ -29,9 +33,20 @@ def conf_dir() -> Path:
     return inside if inside.is_dir() else package.parents[1] / "conf"
 
 
+class InstalledSystems(SearchPathPlugin):
+    """conf/ of packages with entry points `pnn.systems`, behind pnn's own; other Hydra applications are left alone."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        own = str(conf_dir().absolute())
+        if any(element.path == own for element in search_path.get_path()):
+            for folder in conf_folders(Path(own)):
+                search_path.append(GROUP, f"file://{folder}")
+
+
 def compose(command: str, overrides: Sequence[str], config_dir: str | None = None) -> DictConfig:
     """The configuration of `command` with `overrides`, unresolved. Raises Hydra's own errors."""
     extra = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
+    Plugins.instance().register(InstalledSystems)
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_dir().absolute()), version_base="1.3"):
         return hydra.compose(command, overrides=[*extra, *overrides])
@@ -137,14 +152,25 @@ def run_command(command: str, job: Callable[[Config], object], *, check: bool = 
                 checked(command, [p for p in point if p], arguments.config_dir)
         except (UserError, HydraException) as error:
             fail(error)
-    GlobalHydra.instance().clear()
 
     def guarded(config: DictConfig) -> None:
         try:
-            job(plain(config))
+            settled = plain(config)
+            check_import(str((settled.get("system") or {}).get("_target_")))
+            job(settled)
         except UserError as error:
             fail(error)
         except KeyboardInterrupt:
             sys.exit(130)
 
-    hydra.main(version_base="1.3", config_path=str(conf_dir().absolute()), config_name=command)(guarded)()
+    application(command, guarded)
+
+
+def application(command: str, job: Callable[[DictConfig], object]) -> None:
+    """Run the Hydra application of `command` over pnn's YAML tree and those of installed packages."""
+    Plugins.instance().register(InstalledSystems)
+    GlobalHydra.instance().clear()
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_dir().absolute()), config_name=command)(job)()
+    except UserError as error:
+        fail(error)

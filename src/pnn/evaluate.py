@@ -7,24 +7,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from pnn.config import checked, compose, conf_dir, expand, fail, no_such_key, plain
+from pnn.config import application, checked, compose, expand, fail, no_such_key, plain
 from pnn.errors import UserError
 from pnn.rules import Config, problems
 
 GROUPS = ("system", "device", "model", "architecture", "training", "task", "optimizer", "trainer", "logger")
-OWN = ("ckpt_path", "split", "diagnose", "batches", "out")
+OWN = ("ckpt_path", "split", "diagnose", "plot", "batches", "out")
 
 
 def main() -> None:
     """Entry point of `pnn-evaluate`."""
     arguments = get_args_parser().parse_args()
     if arguments.help or arguments.hydra_help or arguments.info or arguments.shell_completion:
-        hydra.main(version_base="1.3", config_path=str(conf_dir().absolute()), config_name="evaluate")(lambda _: None)()
+        application("evaluate", lambda _: None)
         return
     try:
         points = expand(arguments.overrides) if arguments.multirun else [arguments.overrides]
@@ -50,6 +49,8 @@ def configuration(overrides: list[str]) -> tuple[Config, Config]:
         raise UserError(f"split={options['split']} must be test or val")
     if options["diagnose"] not in (None, "gradients"):
         raise UserError(f"diagnose={options['diagnose']} must be gradients or null")
+    if options["plot"] not in (None, "signals"):
+        raise UserError(f"plot={options['plot']} must be signals or null")
     config = OmegaConf.create(read(options["ckpt_path"])["pnn"]["config"])
     OmegaConf.set_struct(config, True)
     found = [m for o in overrides if o not in own for m in [_apply(config, o)] if m]
@@ -110,12 +111,35 @@ def evaluate(options: Config, config: Config) -> dict[str, Any]:
         result["alignment"] = [
             {"layer": r.layer, "mode": r.mode, "cosine": float(r.cosine), "norm_ratio": float(r.ratio)} for r in rows
         ]
+    elif options["plot"] == "signals":
+        result |= _draw(experiment, options)
     else:
         result |= _score(experiment, instantiate({**config["trainer"], "_partial_": True}), options["split"])
         result |= _against_the_run(result, options)
     if options["out"]:
         runs.write_json(Path(options["out"]), result)
     return result
+
+
+def _draw(experiment: Any, options: Config) -> dict[str, Any]:
+    """RUN/signals-<split>.png: input, signal after every physical layer, outputs, confusion matrix."""
+    import torch
+
+    from pnn import figures
+    from pnn.checkpoints import run_folder
+    from pnn.signals import confusion, trace
+
+    task = experiment.task
+    loader = task.test_dataloader() if options["split"] == "test" else task.val_dataloader()
+    batches = list(loader)
+    x, target = batches[0]
+    shown = torch.stack([(target == c).nonzero()[0, 0] for c in target.unique()[:3]])
+    counts = confusion(experiment.network, batches, task.classes)
+    routes = {via: trace(experiment.network, x[shown], via) for via in ("device", "model")}
+    path = run_folder(options["ckpt_path"]) / f"signals-{options['split']}.png"
+    figures.signals_figure(task, x[shown], target[shown].tolist(), routes, counts, path)
+    print(f"picture: {path}")
+    return {"picture": str(path), "confusion": counts.tolist()}
 
 
 def _score(experiment: Any, trainer_of: Any, split: str) -> dict[str, Any]:
