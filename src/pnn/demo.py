@@ -111,7 +111,7 @@ def train(config: Config, task: Any, gap: float, mode: str, bar: Any) -> Trained
     x, y = task.train
     n, S, B = len(y), config["seeds"], config["task"]["batch_size"]
     steps = math.ceil(n / B)
-    optimiser, schedule = instantiate(config["optimizer"]).build(network.parameters(), steps * config["epochs"])
+    optimiser, schedule = instantiate(config["optimizer"]).build(network, steps * config["epochs"])
     draw_of = torch.Generator().manual_seed(config["seed"])
     for _ in range(config["epochs"]):
         order = torch.stack([torch.randperm(n, generator=draw_of) for _ in range(S)])  # (seed, sample)
@@ -158,7 +158,7 @@ def reference_accuracies(config: Config, task: Any) -> dict[str, float]:
     torch.manual_seed(config["seed"])
     network = instantiate(config["architecture"])(Laboratory(Identity, lab, nominal, in_silico, encoding=Mask), task)
     steps = config["epochs"] * math.ceil(len(y) / config["task"]["batch_size"])
-    optimiser, schedule = instantiate(config["optimizer"]).build(network.parameters(), steps)
+    optimiser, schedule = instantiate(config["optimizer"]).build(network, steps)
     shuffle = torch.Generator().manual_seed(config["seed"])
     for _ in range(config["epochs"]):
         for picked in torch.randperm(len(y), generator=shuffle).split(config["task"]["batch_size"]):

@@ -111,7 +111,7 @@ class PNNModule(pl.LightningModule):
         self.log(f"{stage}_gap_output_error", tally.per("difference", "power") ** 0.5)
 
     def configure_optimizers(self) -> Any:
-        optimiser, schedule = self.recipe.build(trainable(self.network), self.optimizer_steps())
+        optimiser, schedule = self.recipe.build(self.network, self.optimizer_steps())
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def optimizer_steps(self) -> int:

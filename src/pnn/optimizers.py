@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -15,7 +15,8 @@ from torch import nn
 class Adam:
     """Adam with a linear warm-up over the first `warmup` fraction of the steps, then constant or cosine decay to 0.
 
-    `lr` is the peak learning rate.
+    `lr` is the peak learning rate; `factors` multiply it for parameters by the last part of their name that is no number
+    (`scale`, `mask`, `coupling`, …), since a gain and a mask want different steps.
     """
 
     lr: float = 1e-3
@@ -23,13 +24,27 @@ class Adam:
     weight_decay: float = 0.0
     schedule: Literal["constant", "cosine"] = "constant"
     warmup: float = 0.0
+    factors: Mapping[str, float] = field(default_factory=dict)
 
     def build(
-        self, parameters: Iterable[nn.Parameter], steps: int
+        self, network: nn.Module, steps: int
     ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-        """The optimiser and its per-step schedule for a run of `steps` steps."""
+        """The optimiser of the network's trainable parameters and its per-step schedule for a run of `steps` steps.
+
+        Raises ValueError for a factor that no parameter has.
+        """
+        groups: dict[float, list[nn.Parameter]] = {}
+        kinds = set()
+        for name, parameter in network.named_parameters():
+            if parameter.requires_grad:  # a fitted digital model inside the network is not trained
+                kinds.add(kind := kind_of(name))
+                groups.setdefault(self.factors.get(kind, 1.0), []).append(parameter)
+        unknown = sorted(set(self.factors) - kinds)
+        if unknown:
+            raise ValueError(f"optimizer.factors.{unknown[0]}: there is no such parameter; use {', '.join(sorted(kinds))}")
         b1, b2 = self.betas
-        optimiser = torch.optim.Adam(parameters, lr=self.lr, betas=(b1, b2), weight_decay=self.weight_decay, fused=True)
+        recipe = [{"params": group, "lr": factor * self.lr} for factor, group in groups.items()]
+        optimiser = torch.optim.Adam(recipe, betas=(b1, b2), weight_decay=self.weight_decay, fused=True)
         return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: self.factor(step, steps))
 
     def factor(self, step: int, steps: int) -> float:
@@ -41,3 +56,8 @@ class Adam:
             return 1.0
         progress = (step - ramp) / max(1, steps - ramp)
         return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def kind_of(name: str) -> str:
+    """The last part of a parameter's name that is no number: layers.0.encoder.mask → mask, skip.1 → skip."""
+    return next(part for part in reversed(name.split(".")) if not part.isdigit())
