@@ -69,7 +69,7 @@ class GreyBox(Twin):
         nominal = {name: getattr(trial, name) for name in self.rules}
 
         def residuals(p: np.ndarray) -> np.ndarray:
-            for name, factor in self._factors(torch.from_numpy(p)):
+            for name, factor in self._factors(torch.from_numpy(p).to(x)):
                 setattr(trial, name, nominal[name] * factor)
             with torch.no_grad():
                 error = (trial(x, *theta) - y).flatten() / spread
@@ -77,7 +77,7 @@ class GreyBox(Twin):
 
         start = np.zeros(sum(self.sizes.values()))
         fit = least_squares(residuals, start, bounds=(-3.0, 3.0), x_scale=1.0, xtol=1e-10, ftol=1e-10, max_nfev=50)
-        for name, factor in self._factors(torch.from_numpy(fit.x)):
+        for name, factor in self._factors(torch.from_numpy(fit.x).to(x)):
             constant = getattr(self.system, name)
             setattr(self.system, name, (nominal[name] * factor).to(constant))
 
