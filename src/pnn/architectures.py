@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pnn.encodings import resample, uniform
-from pnn.layers import Laboratory, Via
+from pnn.layers import Laboratory, PhysicalLayer, Via
 from pnn.systems.system import per_sample
 
 Lead = tuple[int, ...]
@@ -53,7 +53,7 @@ class Multilayer(nn.Module):
         super().__init__()
         if depth < 1:
             raise ValueError(f"architecture.depth={depth} must be >= 1; use 2 for the paper's MNIST network")
-        layers = []
+        layers: list[PhysicalLayer] = []
         for level in range(depth):
             width = layers[-1].output_size if layers else task.features
             layers.append(laboratory.layer(width, task.classes if level == depth - 1 else None, lead))

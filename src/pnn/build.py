@@ -46,7 +46,7 @@ def instantiate(node: Any) -> Any:
         cause = error.__cause__
         if isinstance(cause, UserError):
             raise cause from None
-        raise UserError(str(cause or error).splitlines()[0]) from error
+        raise UserError(" ".join(str(cause or error).split())) from error
 
 
 def build(config: Config) -> Experiment:
@@ -63,7 +63,11 @@ def build(config: Config) -> Experiment:
         network = architecture(laboratory, task)
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error
-    module = PNNModule(network, instantiate(config["optimizer"]), laboratory.devices, training["penalty"], config)
+    noisy = [
+        b.model for b in laboratory.benches if training["name"] == "in_silico" and getattr(b.model, "with_noise", False)
+    ]
+    optimizer = instantiate(config["optimizer"])
+    module = PNNModule(network, optimizer, laboratory.devices, training["penalty"], config, noisy)
     return Experiment(config, task, laboratory, network, module)
 
 

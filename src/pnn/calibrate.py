@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pnn.errors import UserError
 from pnn.layers import Bench, Laboratory
 from pnn.rules import Config
 from pnn.twins import Twin, load, sample, save
@@ -26,7 +27,18 @@ def calibrate(laboratory: Laboratory, config: Config, folder: Path | None = None
         twin = bench.model
         assert isinstance(twin, Twin)
         if config.get("twin"):
-            twin.load_state_dict(load(config["twin"], bench.system).state_dict())
+            found = load(config["twin"], bench.system)
+            if type(found) is not type(twin):
+                raise UserError(
+                    f"twin={config['twin']} holds a {type(found).__name__}, and model is {type(twin).__name__}; "
+                    "choose the model that was fitted"
+                )
+            try:
+                twin.load_state_dict(found.state_dict())
+            except RuntimeError as error:
+                raise UserError(
+                    f"twin={config['twin']} was fitted with {found.options}, and model says {twin.options}; repeat those options"
+                ) from error
             report.append({"twin": number, "file": str(config["twin"])})
             continue
         measure = config["model"]["measure"]

@@ -103,6 +103,8 @@ def _explain(command: str, override: str, error: Exception, good: list[str], con
 
 def no_such_key(key: str, override: str, known: Any, otherwise: str) -> str:
     """The message for a misspelt key, with the nearest one there is."""
+    if key in _keys(known):
+        return f"{override}: {key} takes new entries one by one; use +{key}.NAME=VALUE"
     close = difflib.get_close_matches(key, _keys(known), 1, cutoff=0.5)
     return f"{override}: there is no key {key}; {f'did you mean {close[0]}?' if close else otherwise}"
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pnn.config import run_command
+from pnn.errors import UserError
 from pnn.modes import MODE_LABELS
 from pnn.rules import Config
 
@@ -96,7 +97,10 @@ def build(config: Config, task: Any, gap: float, mode: str) -> tuple[Any, Any]:
         mode=TRANSFORMS[mode],
     )
     torch.manual_seed(config["seed"])
-    return instantiate(config["architecture"])(laboratory, task, lead=(len(seeds),)), laboratory
+    try:
+        return instantiate(config["architecture"])(laboratory, task, lead=(len(seeds),)), laboratory
+    except (ValueError, TypeError) as error:
+        raise UserError(f"the demo cannot run this composition: {error}") from error
 
 
 def train(config: Config, task: Any, gap: float, mode: str, bar: Any) -> Trained:

@@ -69,6 +69,8 @@ class SideBySide(nn.Module):
     `layout`: `interleaved` (data, p, data, p, …) or `blocks` (all data, then all p, as in the paper's vowel network).
     """
 
+    order: Tensor
+
     def __init__(
         self,
         features: int,

@@ -40,8 +40,8 @@ class PNNModule(pl.LightningModule):
     """Trains a network as its training mode says; validates and tests it on the device and on the digital model.
 
     The network takes (x, via) and returns logits (batch, classes). Loss = cross-entropy + `penalty` · out-of-range
-    penalty. Checkpoints carry `config` (plain containers), the devices' random state and the running sums. Raises
-    UserError when the loss is not finite.
+    penalty. `noisy` are digital models whose noise in-silico training draws. Checkpoints carry `config` (plain
+    containers), the devices' random state and the running sums. Raises UserError when the loss is not finite.
     """
 
     def __init__(
@@ -51,8 +51,10 @@ class PNNModule(pl.LightningModule):
         devices: Sequence[Any],
         penalty: float = 1.0,
         config: dict[str, Any] | None = None,
+        noisy: Sequence[Any] = (),
     ):
         super().__init__()
+        self.noisy = list(noisy)
         self.config = config or {}
         self.network = network
         self.recipe, self.devices, self.penalty = optimizer, list(devices), penalty
@@ -63,7 +65,7 @@ class PNNModule(pl.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         x, target = batch
-        logits = self.network(x, "train")
+        logits = self._trained(x)
         loss = functional.cross_entropy(logits, target) + self.penalty * total_penalty(self.network)
         value = float(loss.detach())
         if value != value or value in (float("inf"), float("-inf")):
@@ -74,6 +76,16 @@ class PNNModule(pl.LightningModule):
         correct = float((logits.detach().argmax(-1) == target).sum())
         self.train_tally.add(loss=value * len(target), correct=correct, samples=len(target))
         return loss
+
+    def _trained(self, x: Tensor) -> Tensor:
+        """Logits of a training step; digital models with a noise model draw from it, here and nowhere else."""
+        for model in self.noisy:
+            model.sampling = True
+        try:
+            return self.network(x, "train")
+        finally:
+            for model in self.noisy:
+                model.sampling = False
 
     def on_train_epoch_end(self) -> None:
         self.train_tally = Tally()

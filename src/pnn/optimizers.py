@@ -41,7 +41,9 @@ class Adam:
                 groups.setdefault(self.factors.get(kind, 1.0), []).append(parameter)
         unknown = sorted(set(self.factors) - kinds)
         if unknown:
-            raise ValueError(f"optimizer.factors.{unknown[0]}: there is no such parameter; use {', '.join(sorted(kinds))}")
+            raise ValueError(
+                f"optimizer.factors.{unknown[0]}: there is no such parameter; use {', '.join(sorted(kinds))}"
+            )
         b1, b2 = self.betas
         recipe = [{"params": group, "lr": factor * self.lr} for factor, group in groups.items()]
         optimiser = torch.optim.Adam(recipe, betas=(b1, b2), weight_decay=self.weight_decay, fused=True)

@@ -67,6 +67,19 @@ NUMBERS = (
     Number("system.low", float, remedy="use null for no clamp", optional=True),
     Number("system.high", float, remedy="use null for no clamp", optional=True),
     Number("system.readout.tail", int, 1, remedy="use null for the whole recording", optional=True),
+    Number("inputs", int, 1, remedy="use 8"),
+    Number("outputs", int, 1, remedy="use 8"),
+    Number("slot", int, 0, remedy="use 0"),
+    Number("threads", int, 1, remedy="use 2"),
+    Number("held_out", float, 0, 1, "use 0.1", open_low=True, open_high=True),
+    Number("model.measure.samples", int, 2, remedy="use 10000"),
+    Number("model.measure.repeats", int, 1, 2, "use 2 to know the noise floor"),
+    Number("model.epochs", int, 1, remedy="use 60"),
+    Number("model.lr", float, 0, remedy="use 3e-3", open_low=True),
+    Number("model.batch_size", int, 1, remedy="use 128"),
+    Number("model.rank", int, 1, remedy="use 4"),
+    Number("model.pairs", int, 1, remedy="use 2000"),
+    Number("model.records", int, 1, remedy="use 64"),
     Number("architecture.depth", int, 1, 1000, "use 2"),
     Number("architecture.patch", int, 1, remedy="use 7 for 28 × 28 images"),
     Number("architecture.width", int, 1, remedy="use 100"),
@@ -94,6 +107,7 @@ NUMBERS = (
 
 CHOICES: dict[str, tuple[str | None, ...]] = {
     "reference": (None, "identity", "clamped", "linear"),
+    "model.measure.plan": ("uniform", "lowpass", "visited"),
     "system.encoding.layout": ("interleaved", "blocks"),
     "system.readout.normalise": ("none", "max"),
     "system.clamp_gradient": ("straight_through", "true"),
@@ -123,7 +137,10 @@ def problems(config: Config) -> list[str]:
 
 
 def _values(config: Config) -> Iterator[str]:
+    foreign = not str((config.get("system") or {}).get("_target_", "pnn.")).startswith("pnn.")
     for rule in NUMBERS:
+        if foreign and rule.key.startswith("system."):
+            continue  # another package's system has its own rules
         try:
             problem = rule.problem(look_up(config, rule.key))
         except KeyError:

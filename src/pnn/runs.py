@@ -36,6 +36,8 @@ This folder holds one training run of pnn.
   metrics.csv      one row per epoch, on the device and on the digital model
   curves.png       the same as a picture
   checkpoints/     best.ckpt (by validation) and last.ckpt; resume with ckpt_path=.../last.ckpt
+  visited.npz      drives that the trained network sends to its device (pnn-twin visited=...), where parameters are drives
+  twin-<n>.pt      digital twins fitted before training, if any
   summary.json     the result: test accuracy on device and model, device calls, wall time
 
 Score it on another device:  pnn-evaluate ckpt_path=<this folder>/checkpoints/best.ckpt device.seed=7

@@ -197,11 +197,32 @@ def conclude(trainer: Any, experiment: Any, folder: Path, seconds: float) -> dic
     }
     runs.write_json(folder / "summary.json", summary)
     figures.training_curves(folder)
+    visited_drives(experiment, folder)
     print(
         f"test accuracy: {summary['test_accuracy_device']:.2%} on the device, {summary['test_accuracy_model']:.2%} on the "
         f"model (gap: {summary['gap_output_error']:.1%} of the output)\nrun folder: {folder}"
     )
     return summary
+
+
+def visited_drives(experiment: Any, folder: Path) -> None:
+    """visited.npz: drives x (m, drive length) of the first device on training data, for judging digital twins there.
+
+    Only for systems whose parameters are all in the drive; up to a thousand rows.
+    """
+    import numpy as np
+
+    from pnn.runs import write_atomically
+    from pnn.signals import trace
+
+    first = next(iter(experiment.layers.values()), None)
+    if first is None or first.names:
+        return
+    x, _ = next(iter(experiment.task.train_dataloader()))
+    signals, _ = trace(experiment.network, x[:300], "device")
+    drives = [s.drive for s in signals if experiment.layers[s.layer].device is first.device]
+    rows = np.concatenate([d.numpy() for d in drives])[:1000]
+    write_atomically(folder / "visited.npz", lambda path: np.savez_compressed(path, x=rows))
 
 
 def close(trainer: Any) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pnn.config import run_command
 from pnn.errors import UserError
-from pnn.rules import Config, Number, look_up
+from pnn.rules import Config
 
 if TYPE_CHECKING:
     from pnn.systems.system import System
@@ -24,22 +24,6 @@ This folder holds one digital twin of pnn.
   config.yaml       the resolved configuration
   environment.json  command, git commit, package versions, machine
 """
-#: What this command's keys may say.
-NUMBERS = (
-    Number("inputs", int, 1, remedy="use 8"),
-    Number("outputs", int, 1, remedy="use 8"),
-    Number("slot", int, 0, remedy="use 0"),
-    Number("threads", int, 1, remedy="use 2"),
-    Number("held_out", float, 0, 1, "use 0.1", open_low=True, open_high=True),
-    Number("model.measure.samples", int, 2, remedy="use 10000"),
-    Number("model.measure.repeats", int, 1, 2, "use 2 to know the noise floor"),
-    Number("model.epochs", int, 1, remedy="use 60"),
-    Number("model.lr", float, 0, remedy="use 3e-3", open_low=True),
-    Number("model.batch_size", int, 1, remedy="use 128"),
-    Number("model.rank", int, 1, remedy="use 4"),
-    Number("model.pairs", int, 1, remedy="use 2000"),
-    Number("model.records", int, 1, remedy="use 64"),
-)
 #: Visited inputs on which the twin is judged, at most.
 VISITED = 1000
 
@@ -75,9 +59,6 @@ def twin(config: Config) -> dict[str, Any]:
     measure = model.pop("measure", None)
     if measure is None:
         raise UserError("model=nominal has nothing to fit; use model=linear, quadratic, mlp or grey_box")
-    found = [rule.problem(look_up(config, rule.key)) for rule in NUMBERS if _there(config, rule.key)]
-    if any(found):
-        raise UserError("\n".join(message for message in found if message))
     torch.set_num_threads(config["threads"])
     recipe = instantiate(model)
     bench = from_data(config, model) if config["data"] else from_device(config, measure, recipe)
@@ -101,14 +82,6 @@ def twin(config: Config) -> dict[str, Any]:
     if not config["data"]:
         print(f"next: pnn-train model={_group(model)} twin={folder / 'twin.pt'}")
     return card
-
-
-def _there(config: Config, key: str) -> bool:
-    try:
-        look_up(config, key)
-    except KeyError:
-        return False
-    return True
 
 
 def from_data(config: Config, model: Config) -> Bench:
