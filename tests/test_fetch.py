@@ -104,7 +104,7 @@ def right(folder: Path) -> bool:
 def test_files_are_fetched_once_and_verified(site: Site, offer) -> None:
     offer(Web(site.url))
     folder = fetch("toy")
-    assert folder == Path("data/toy") and right(folder) and visible(folder) == ["a", "b"]
+    assert folder == Path.cwd() / "data/toy" and right(folder) and visible(folder) == ["a", "b"]
     fetch("toy")
     assert site.asked == [("/a.gz", None), ("/b.gz", None)]
 
@@ -404,7 +404,7 @@ def test_the_command_fetches_what_it_is_told_and_goes_on_after_a_failure(
     with pytest.raises(SystemExit) as end:
         main(["mnist", "toy"])
     output = capsys.readouterr()
-    assert end.value.code == 2 and "toy: verified in data/toy" in output.out
+    assert end.value.code == 2 and f"toy: verified in {Path.cwd()}/data/toy" in output.out
     assert "pnn: mnist could not be fetched" in output.err and "Traceback" not in output.err
     with pytest.raises(SystemExit) as end:
         main(["toy"])
