@@ -97,7 +97,7 @@ def test_several_mistakes_are_reported_together() -> None:
 def test_every_number_in_the_rules_exists_in_the_yaml_tree() -> None:
     """A rule for a key that was renamed would silently check nothing."""
     trees = [checked("train", [f"{group}={option}", *NEEDS.get(option, [])]) for group, option in OPTIONS]
-    trees += [checked("twin", [])]
+    trees += [checked("twin", []), checked("toy", [])]
     for rule in NUMBERS:
         found = False
         for tree in trees:
