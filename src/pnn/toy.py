@@ -87,7 +87,9 @@ def toy(config: Config) -> dict[str, Any]:
             row[mode] = {"output_gap": own_y / y - 1, "gradient_gap": own_slope / slope - 1}
         gaps.append(row)
     learned = {mode: learn(f[mode], config) for mode in MODES}
-    reached = {mode: output_and_slope(device.differentiable, theta, config["times"])[0] for mode, theta in learned.items()}
+    reached = {
+        mode: output_and_slope(device.differentiable, theta, config["times"])[0] for mode, theta in learned.items()
+    }
     report = {"gaps": gaps, "learned": learned, "on_the_device": reached, "target": config["target"]}
     print(render(report))
     if config["out"] is not None:
@@ -101,7 +103,8 @@ def render(report: dict[str, Any]) -> str:
     for row in report["gaps"]:
         silico, pat = row["in_silico"], row["pat"]
         cells = (silico["output_gap"], silico["gradient_gap"], pat["gradient_gap"])
-        lines.append(f"{row['applications']:<14}" + "".join(f"{100 * c:>{w}.2f} %" for c, w in zip(cells, (18, 20, 14), strict=True)))
+        text = "".join(f"{100 * cell:>{width}.2f} %" for cell, width in zip(cells, (18, 20, 14), strict=True))
+        lines.append(f"{row['applications']:<14}{text}")
     lines += ["", f"{'training':<24}{'θ':>10}{'on the device':>18}   (target {report['target']:g})"]
     for mode, theta in report["learned"].items():
         lines.append(f"{MODE_LABELS[mode]:<24}{theta:>10.5f}{report['on_the_device'][mode]:>18.5g}")

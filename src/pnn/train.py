@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -193,7 +194,9 @@ def conclude(trainer: Any, experiment: Any, folder: Path, seconds: float) -> dic
         "parameters": sum(p.numel() for p in trainable(experiment.network)),
         "wall_seconds": round(seconds, 3),
         "seed": experiment.config["seed"],
-        "commit": runs.commit(),
+        "commit": json.loads((folder / "environment.json").read_text())[
+            "commit"
+        ],  # the code that ran, not the code now
     }
     runs.write_json(folder / "summary.json", summary)
     figures.training_curves(folder)
