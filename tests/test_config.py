@@ -196,3 +196,16 @@ def test_every_combination_trains_one_batch_or_is_refused(
     loss.backward()
     for name, parameter in experiment.network.named_parameters():
         assert parameter.grad is not None, name
+
+
+def test_keys_of_the_group_that_was_left_are_the_mistake_not_the_group() -> None:
+    with pytest.raises(UserError) as caught:
+        checked("train", ["architecture.depth=3", "architecture=mixer"])
+    assert "architecture.depth=3: there is no key architecture.depth" in str(caught.value)
+    assert "architecture=mixer" not in str(caught.value)
+
+
+def test_a_table_of_constants_is_filled_entry_by_entry() -> None:
+    with pytest.raises(UserError, match=r"use \+device.parts.NAME=VALUE"):
+        checked("train", ["device.parts={gain: 1}"])
+    assert checked("train", ["+device.parts.gain=1"])["device"]["parts"] == {"gain": 1}

@@ -59,14 +59,15 @@ def build(config: Config) -> Experiment:
     training = config["training"]
     laboratory = make_laboratory(config)
     architecture = instantiate(config["architecture"])
+    optimizer = instantiate(config["optimizer"])
     try:
         network = architecture(laboratory, task)
+        optimizer.groups(network)  # refuses a factor without a parameter
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error
     noisy = [
         b.model for b in laboratory.benches if training["name"] == "in_silico" and getattr(b.model, "with_noise", False)
     ]
-    optimizer = instantiate(config["optimizer"])
     module = PNNModule(network, optimizer, laboratory.devices, training["penalty"], config, noisy)
     return Experiment(config, task, laboratory, network, module)
 

@@ -69,7 +69,7 @@ def checked(command: str, overrides: Sequence[str], config_dir: str | None = Non
         config = compose(command, overrides, config_dir)
         good = list(overrides)
     except (HydraException, OmegaConfBaseException):
-        for override in overrides:
+        for override in sorted(overrides, key=lambda o: "." in o.partition("=")[0]):  # groups before the keys in them
             try:
                 compose(command, [*good, override], config_dir)
                 good.append(override)
@@ -103,7 +103,7 @@ def _explain(command: str, override: str, error: Exception, good: list[str], con
 
 def no_such_key(key: str, override: str, known: Any, otherwise: str) -> str:
     """The message for a misspelt key, with the nearest one there is."""
-    if key in _keys(known):
+    if key in _keys(known) and override.partition("=")[2].startswith("{"):
         return f"{override}: {key} takes new entries one by one; use +{key}.NAME=VALUE"
     close = difflib.get_close_matches(key, _keys(known), 1, cutoff=0.5)
     return f"{override}: there is no key {key}; {f'did you mean {close[0]}?' if close else otherwise}"

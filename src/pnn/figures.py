@@ -107,7 +107,7 @@ def signals_figure(task: Any, x: Tensor, target: list[int], routes: dict[str, An
             axis.set_ylabel(f"layer {row}" if column == 0 else "", fontsize=9)
             _bare(axis)
             if row == 1 and column == 0:
-                axis.legend(frameon=False, fontsize=7, loc="upper right")
+                figure.legend(*axis.get_legend_handles_labels(), frameon=False, fontsize=9, loc="upper right", ncols=2)
         axis = figure.add_subplot(grid[rows - 1, column])
         best = int(logits[column].argmax())
         colours = [DEVICE if c == best else TRAIN for c in range(task.classes)]

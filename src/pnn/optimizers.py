@@ -29,10 +29,15 @@ class Adam:
     def build(
         self, network: nn.Module, steps: int
     ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-        """The optimiser of the network's trainable parameters and its per-step schedule for a run of `steps` steps.
+        """The optimiser of the network's trainable parameters and its per-step schedule for a run of `steps` steps."""
+        groups = self.groups(network)
+        b1, b2 = self.betas
+        recipe = [{"params": group, "lr": factor * self.lr} for factor, group in groups.items()]
+        optimiser = torch.optim.Adam(recipe, betas=(b1, b2), weight_decay=self.weight_decay, fused=True)
+        return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: self.factor(step, steps))
 
-        Raises ValueError for a factor that no parameter has.
-        """
+    def groups(self, network: nn.Module) -> dict[float, list[nn.Parameter]]:
+        """Trainable parameters by their factor. Raises ValueError for a factor that no parameter has."""
         groups: dict[float, list[nn.Parameter]] = {}
         kinds = set()
         for name, parameter in network.named_parameters():
@@ -44,10 +49,7 @@ class Adam:
             raise ValueError(
                 f"optimizer.factors.{unknown[0]}: there is no such parameter; use {', '.join(sorted(kinds))}"
             )
-        b1, b2 = self.betas
-        recipe = [{"params": group, "lr": factor * self.lr} for factor, group in groups.items()]
-        optimiser = torch.optim.Adam(recipe, betas=(b1, b2), weight_decay=self.weight_decay, fused=True)
-        return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: self.factor(step, steps))
+        return groups
 
     def factor(self, step: int, steps: int) -> float:
         """Learning rate at `step`, relative to the peak."""
