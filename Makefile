@@ -8,7 +8,7 @@ SEED ?= 0
 # $(call run,NAME,OVERRIDES): train into outputs/NAME-seedN, unless that run is finished
 run = test -f outputs/$(1)-seed$(SEED)/summary.json || $(BIN)/pnn-train $(2) seed=$(SEED) out=outputs/$(1)-seed$(SEED) $(ARGS)
 
-.PHONY: help setup demo train twin data test lint format bench reproduce-toy reproduce-fig2 reproduce-vowels reproduce-fig3 reproduce-mnist wheel clean
+.PHONY: help setup demo train twin sweep report data test lint format bench reproduce-toy reproduce-fig2 reproduce-vowels reproduce-fig3 reproduce-mnist wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -31,6 +31,12 @@ train: setup ## pnn-train $(ARGS)
 
 twin: setup ## pnn-twin $(ARGS): fit a digital model to a device or to measurements, and judge it
 	@$(BIN)/pnn-twin $(ARGS)
+
+sweep: setup ## pnn-sweep $(ARGS): search hyper-parameters on validation data with Optuna; repeat to resume
+	@$(BIN)/pnn-sweep $(ARGS)
+
+report: setup ## pnn-report outputs $(ARGS): one page and tables from all finished runs
+	@$(BIN)/pnn-report outputs $(ARGS)
 
 data: setup ## fetch and verify MNIST, Fashion-MNIST and the vowels
 	@$(BIN)/pnn-data $(ARGS)

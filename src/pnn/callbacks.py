@@ -177,3 +177,22 @@ class Clock(pl.Callback):
 
     def load_state_dict(self, state: dict[str, float]) -> None:
         self.before = state["seconds"]
+
+
+class Pruning(pl.Callback):
+    """Reports the validation score of every epoch to an Optuna trial, and ends the run when the trial's pruner says so.
+
+    (optuna-integration has one, but imports the package `lightning`.)
+    """
+
+    def __init__(self, trial: Any, monitor: str):
+        self.trial, self.monitor = trial, monitor
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        self.trial.report(float(trainer.callback_metrics[self.monitor]), trainer.current_epoch)
+        if self.trial.should_prune():
+            from optuna import TrialPruned
+
+            raise TrialPruned(f"worse than the median after epoch {trainer.current_epoch + 1}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,18 @@ def main() -> None:
     run_command("train", train)
 
 
-def train(config: Config) -> dict[str, Any]:
+def train(config: Config, *, callbacks: Sequence[Any] = (), test: bool = True) -> dict[str, Any]:
     """Train the experiment of a checked, plain configuration; returns the content of summary.json.
 
+    `callbacks` join the project's own. With `test=False` the test set is discarded before training, nothing is scored on
+    it, and the best epoch's row of metrics.csv is returned: what a search over hyper-parameters may see.
     Raises UserError for a mistake; nothing is written before the whole experiment has been built.
     """
     from pnn import runs
     from pnn.build import build
     from pnn.calibrate import calibrate
     from pnn.callbacks import Stopped
+    from pnn.checkpoints import best_row
     from pnn.memory import keep_freed_memory
 
     keep_freed_memory()
@@ -37,7 +41,9 @@ def train(config: Config) -> dict[str, Any]:
     experiment = build(config)
     experiment.task.prepare_data()
     experiment.task.setup()
-    trainer, clock = make_trainer(config, folder)
+    if not test:
+        del experiment.task.test
+    trainer, clock = make_trainer(config, folder, callbacks)
     runs.create(folder)
     write_description(folder, experiment)
     say(experiment, folder)
@@ -45,6 +51,8 @@ def train(config: Config) -> dict[str, Any]:
         calibrate(experiment.laboratory, config, folder)
     try:
         trainer.fit(experiment.module, datamodule=experiment.task, ckpt_path=config["ckpt_path"], weights_only=True)
+        if not test:
+            return dict(best_row(folder / "metrics.csv", config["training"]["monitor"]))
         return conclude(trainer, experiment, folder, clock.seconds)
     except Stopped:
         resume = folder / "checkpoints" / "last.ckpt"
@@ -83,7 +91,7 @@ def resume_from(config: Config) -> Path | None:
     return Path(config["out"]) if config["out"] else run_folder(path)
 
 
-def make_trainer(config: Config, folder: Path) -> tuple[Any, Any]:
+def make_trainer(config: Config, folder: Path, extra: Sequence[Any] = ()) -> tuple[Any, Any]:
     """Lightning's Trainer with the project's callbacks and loggers."""
     import pytorch_lightning as pl
     from pytorch_lightning.callbacks import ModelCheckpoint
@@ -106,6 +114,7 @@ def make_trainer(config: Config, folder: Path) -> tuple[Any, Any]:
             enable_version_counter=False,
         ),
         LastCheckpoint(checkpoints / "last.ckpt"),
+        *extra,
     ]
     if config["trainer"].get("enable_progress_bar", True):
         callbacks.append(Progress())
