@@ -1,0 +1,104 @@
+"""pnn-report: run folders → one self-contained HTML page, CSV tables and Markdown."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pnn.errors import UserError
+
+PAGE = "report.html"
+DEFAULT = Path("outputs") / "report"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of `pnn-report`; exit code 2 for a mistake of the user's, before anything is written."""
+    parser = argparse.ArgumentParser(
+        prog="pnn-report",
+        description="Read run folders and write one self-contained page, CSV tables and, if asked, Markdown.",
+        epilog="The page: the paper's claims (conf/paper.yaml) beside our means and 95 % intervals, the references of every\n"
+        "experiment, training and gap curves, twin cards, demo tables, signals and gradient alignment where they were\n"
+        "made, and every unfinished or damaged run by name.\n\n"
+        "examples:\n"
+        "  pnn-report outputs\n"
+        "  pnn-report outputs/fig3_fashion_mnist outputs/vowels_shg --out outputs/report-oscillators\n"
+        "  pnn-report outputs --markdown docs/RESULTS.md",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "folders", nargs="*", type=Path, metavar="FOLDER", help="run folders, or folders that hold some"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=DEFAULT, metavar="FOLDER", help=f"where to write; default {DEFAULT}"
+    )
+    parser.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="also write scoreboard and references as Markdown"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        print(report(options.folders, options.out, options.markdown))
+    except UserError as error:
+        print(f"pnn: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def report(folders: Sequence[Path], out: Path = DEFAULT, markdown: Path | None = None) -> str:
+    """Write the report of `folders` into `out`; returns the printed summary. Raises UserError before it writes."""
+    from pnn.config import conf_dir
+    from pnn.reporting.folders import find
+    from pnn.reporting.groups import group
+    from pnn.reporting.scoreboard import score, targets
+
+    found = find(folders)
+    check_place("--out", out)
+    if markdown is not None:
+        if markdown.is_dir():
+            raise UserError(f"--markdown {markdown} is a folder; name a file")
+        check_place("--markdown", markdown.parent)
+    groups = group(found.runs)
+    scores = [score(target, groups) for target in targets(conf_dir() / "paper.yaml")]
+
+    from pnn.reporting import page, tables
+
+    files = {out / PAGE: page.render(scores, groups, found)}
+    files |= {out / name: text for name, text in tables.csv_tables(scores, groups, found).items()}
+    if markdown is not None:
+        files[markdown] = page.markdown(scores, groups, found)
+    write(files)
+    counts = ", ".join(f"{n} {verdict}" for verdict, n in page.verdict_counts(scores).items() if n)
+    lines = [f"{len(found.runs)} runs in {len(groups)} groups; claims: {counts}"]
+    lines += [f"{p.state}: {p.folder}: {p.what}" for p in found.problems]
+    return "\n".join([*lines, *(f"written: {path}" for path in files)])
+
+
+def check_place(option: str, folder: Path) -> None:
+    """Refuse a folder in which nothing can be written; creates nothing."""
+    from pnn.runs import check_writable
+
+    try:
+        check_writable(folder)
+        blocked = folder.exists() and not folder.is_dir()
+    except UserError:
+        blocked = True
+    if blocked:
+        raise UserError(f"{option} {folder} cannot be written; choose another place")
+
+
+def write(files: dict[Path, str]) -> None:
+    """Write every text, each file at once and whole."""
+    from pnn.runs import write_atomically
+
+    for path, text in files.items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, lambda p, text=text: p.write_text(text, encoding="utf-8"))  # type: ignore[misc]
+        except OSError as error:
+            raise UserError(f"{path} cannot be written ({error.strerror}); choose another --out") from error
+
+
+if __name__ == "__main__":
+    main()

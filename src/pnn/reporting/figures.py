@@ -1,0 +1,178 @@
+"""Figures as inline SVG that takes its ink from the page, so one picture serves light and dark.
+
+Every kind of network has an Okabe-Ito colour, a line style and a marker: colour is never the only difference.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+from matplotlib.ticker import MaxNLocator
+
+from pnn.reporting.groups import KINDS, Group, representatives
+from pnn.reporting.scoreboard import MISSED, REACHED, Score
+from pnn.reporting.statistics import Estimate, estimate
+
+#: A colour that no figure uses: becomes the page's text colour.
+INK = "#010203"
+#: Kind → colour, line style, marker. The page may restate a colour for dark backgrounds (--pat …).
+STYLES = {
+    "pat": ("#0072b2", "-", "o"),
+    "in_silico": ("#d55e00", "--", "s"),
+    "ideal": ("#009e73", "-.", "^"),
+    "identity": ("#cc79a7", ":", "D"),
+    "clamped": ("#e69f00", ":", "v"),
+    "linear_physics": ("#56b4e9", "--", "P"),
+    "linear_classifier": ("#808080", "-.", "X"),
+}
+OTHER = ("#7f7f7f", "-", ".")
+LOOK: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "font.size": 9,
+}
+
+
+def style(kind: str) -> tuple[str, str, str]:
+    return STYLES.get(kind, OTHER)
+
+
+def inline(figure: Any, title: str) -> str:
+    """`figure` as an <svg> element whose ink is currentColor and whose colours are CSS variables with fallbacks."""
+    buffer = io.StringIO()
+    with plt.rc_context({**LOOK, "svg.hashsalt": title}):
+        nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    plt.close(figure)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = svg.replace(INK, "currentColor")
+    for kind, (colour, _, _) in STYLES.items():
+        svg = svg.replace(colour, f"var(--{kind.replace('_', '-')}, {colour})")
+    label = title.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    svg = re.sub(r'(<svg [^>]*?) width="[^"]*"| height="[^"]*pt"', r"\1", svg, count=2)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+
+
+def scoreboard_figure(scores: Sequence[Score]) -> str | None:
+    """Target (bar) and ours (dot, 95 % interval) of every claim with a number that was run; None where there are none."""
+    drawn = [s for s in scores if s.ours and s.target.value is not None and s.verdict in (REACHED, MISSED)]
+    if not drawn:
+        return None
+    with plt.rc_context(LOOK):
+        figure, axis = plt.subplots(figsize=(8, 0.75 + 0.34 * len(drawn)), layout="constrained")
+        for row, score in enumerate(drawn):
+            assert score.ours is not None and score.target.value is not None
+            mine, target, good = score.ours.on_device, 100 * score.target.value, score.verdict == REACHED
+            colour = STYLES["pat" if good else "in_silico"][0]
+            axis.plot([target, 100 * mine.mean], [row, row], color=colour, lw=1, alpha=0.6)
+            axis.plot([target], [row], marker="|", ms=16, mew=2.5, color=INK, label="" if row else "target")
+            half = None if mine.half is None else 100 * mine.half
+            axis.errorbar([100 * mine.mean], [row], xerr=half, fmt="o" if good else "s", ms=6, capsize=3, color=colour)
+        for verdict, colour, marker in ((REACHED, "pat", "o"), (MISSED, "in_silico", "s")):
+            axis.plot([], [], marker, ms=6, color=STYLES[colour][0], label=f"ours, {verdict}")
+        axis.set_yticks(range(len(drawn)), [s.target.title for s in drawn])
+        axis.set(ylim=(len(drawn) - 0.4, -0.6), xlabel="test accuracy on the device (%)")
+        axis.tick_params(axis="y", length=0)
+        axis.grid(axis="x", alpha=0.2)
+        figure.legend(loc="outside upper right", ncols=3)
+    return inline(figure, "Scoreboard: targets of the paper and our test accuracies")
+
+
+def over_seeds(group: Group, column: str) -> tuple[list[float], list[Estimate]]:
+    """Epochs (from 1) that every run of `group` has, and the mean of `column` over its runs at each."""
+    curves = [
+        dict(zip(run.metrics["epoch"], run.metrics[column], strict=True)) for run in group.runs if column in run.metrics
+    ]
+    shared = sorted(set.intersection(*(set(c) for c in curves))) if curves else []
+    usable = [e for e in shared if all(math.isfinite(c[e]) for c in curves)]
+    return [e + 1 for e in usable], [estimate([c[e] for c in curves]) for e in usable]
+
+
+def band(axis: Any, x: Sequence[float], values: Sequence[Estimate], kind: str, label: str, marks: bool = False) -> None:
+    """A line of means in per cent with its 95 % band, where several runs make one."""
+    colour, line, marker = style(kind)
+    mean = [100 * v.mean for v in values]
+    every = 1 if marks else max(1, len(x) // 20)
+    axis.plot(x, mean, ls=line, lw=1.6, marker=marker, markevery=every, ms=4, color=colour, label=label)
+    if all(v.half is not None for v in values):
+        half = [100 * (v.half or 0.0) for v in values]
+        low = [max(0.0, m - h) for m, h in zip(mean, half, strict=True)]  # an accuracy stays in [0, 100] %
+        high = [min(100.0, m + h) for m, h in zip(mean, half, strict=True)]
+        axis.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
+
+
+def curves_figure(experiment: str, groups: Sequence[Group]) -> str | None:
+    """Validation accuracy against the epoch, on the device (left) and on the digital model (right), all kinds."""
+    shown = representatives(groups)
+    with plt.rc_context(LOOK):
+        figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
+        drawn = []
+        for kind in [*KINDS, *(k for k in shown if k not in KINDS)]:
+            if kind not in shown:
+                continue
+            for axis, via in zip(axes, ("device", "model"), strict=True):
+                epochs, values = over_seeds(shown[kind], f"val_accuracy_{via}")
+                if values:
+                    band(axis, epochs, values, kind, f"{shown[kind].label}, n = {values[0].n}")
+                    drawn += [100 * v.mean for v in values]
+        if not drawn:
+            plt.close(figure)
+            return None
+        axes[0].set(title="on the device", xlabel="epoch", ylabel="validation accuracy (%)")
+        axes[1].set(title="on its digital model", xlabel="epoch")
+        for axis in axes:
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+            axis.grid(alpha=0.2)
+        lines, labels = axes[0].get_legend_handles_labels()
+        figure.legend(lines, labels, loc="outside lower center", ncols=4, handlelength=3.2)
+    return inline(figure, f"{experiment}: validation accuracy by epoch on device and model")
+
+
+def gap_series(groups: Sequence[Group]) -> list[tuple[Group, list[Group]]]:
+    """Series of groups that differ in device.gap alone: (one of them, all by rising gap), two gaps or more each."""
+    series: dict[str, list[Group]] = {}
+    for one in groups:
+        if one.gap is not None:
+            rest = {k: v for k, v in one.settings.items() if k != "device.gap"}
+            series.setdefault(f"{one.kind} {sorted(rest.items(), key=str)}", []).append(one)
+    return [
+        (members[0], sorted(members, key=lambda g: g.gap or 0.0))
+        for members in series.values()
+        if len({g.gap for g in members}) > 1
+    ]
+
+
+def gap_figure(experiment: str, groups: Sequence[Group]) -> str | None:
+    """Test accuracy on the device against the reality gap, by kind; None unless some runs differ in the gap alone."""
+    series = gap_series(groups)
+    if not series:
+        return None
+    with plt.rc_context(LOOK):
+        figure, axis = plt.subplots(figsize=(6.5, 3.8), layout="constrained")
+        for first, members in series:
+            counts = sorted({g.on_device.n for g in members})
+            seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+            label = f"{first.label}, n = {seeds}"
+            band(axis, [100 * (g.gap or 0.0) for g in members], [g.on_device for g in members], first.kind, label, True)
+        axis.set(xlabel="reality gap: relative change of each constant (± %)", ylabel="test accuracy on the device (%)")
+        axis.grid(alpha=0.2)
+        figure.legend(loc="outside lower center", ncols=3, handlelength=3.2)
+    return inline(figure, f"{experiment}: test accuracy on the device by reality gap")
