@@ -16,15 +16,25 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from omegaconf import OmegaConf
 from scipy import stats
 
-from pnn.config import compose, conf_dir
+from pnn.config import conf_dir
 from pnn.errors import UserError
 from pnn.report import main, report
 from pnn.reporting.folders import find
-from pnn.reporting.groups import KINDS, Group, chosen, differences, group, kind_of, representatives, settings_of
-from pnn.reporting.scoreboard import MISSED, NO_NUMBER, NOT_RUN, REACHED, Score, Target, score, targets
+from pnn.reporting.groups import KINDS, Group, differences, group, representatives
+from pnn.reporting.scoreboard import (
+    MISSED,
+    NO_NUMBER,
+    NOT_RUN,
+    REACHED,
+    Score,
+    Target,
+    commanded,
+    score,
+    standing,
+    targets,
+)
 from pnn.reporting.statistics import difference, estimate
 from pnn.reporting.tables import Table, accuracy, duration
 
@@ -171,11 +181,33 @@ def test_accuracy_has_no_say_in_what_stands_for_a_kind(tmp_path: Path) -> None:
         fake(tmp_path / f"long{seed}", 0.6, seed=seed)
     fake(tmp_path / "single", 0.98, optimizer__lr=0.7)
     found = groups_of(tmp_path)
-    best = chosen(found)
+    best = standing(found, [])
     assert best is not None and best.on_device.mean == pytest.approx(0.6)
     single = next(g for g in found if g.on_device.mean == 0.98)
     assert differences(single, best) == {"optimizer.lr": 0.7}
     assert differences(best, best) == {}
+
+
+def test_the_configuration_closest_to_the_command_answers_a_claim(tmp_path: Path) -> None:
+    fake(tmp_path / "long", 0.99, epochs=9, optimizer__lr=0.7, task__batch_size=20)
+    fake(tmp_path / "close", 0.6, epochs=2, optimizer__lr=0.3)
+    command = Group("fig2_plate", "pat", groups_of(fake(tmp_path / "elsewhere/as_commanded"))[0].settings, ())
+    groups = [g for g in groups_of(tmp_path) if g.settings != command.settings]
+    result = score(claim(value=0.9), groups, [command])
+    assert (result.verdict, result.changed, result.others) == (MISSED, {"optimizer.lr": 0.3}, 1)
+    assert result.why.endswith("; 1 setting differs from the command's")
+    assert score(claim(value=0.9), groups_of(tmp_path / "elsewhere"), [command]).changed == {}
+
+
+def test_a_search_is_counted_but_its_trials_are_no_runs(tmp_path: Path) -> None:
+    fake(tmp_path / "runs/a")
+    fake(tmp_path / "runs/study/trial-0000", seed=3)
+    (tmp_path / "runs/study/sweep.yaml").write_text("a: 1")
+    assert [p.what for p in find([tmp_path / "runs"]).problems] == ["a search without trials.csv"]
+    (tmp_path / "runs/study/trials.csv").write_text("trial,state,value\n0,complete,0.9\n1,pruned,\n")
+    found = find([tmp_path / "runs"])
+    assert (len(found.runs), found.problems) == (1, [])
+    assert found.studies == [(tmp_path / "runs/study/trials.csv", ["complete", "pruned"])]
 
 
 def test_representatives_share_the_device_that_most_kinds_were_run_on(tmp_path: Path) -> None:
@@ -247,13 +279,9 @@ def test_the_papers_claims_can_be_read_and_name_what_is_shipped() -> None:
 
 @pytest.mark.parametrize("target", targets(conf_dir() / "paper.yaml"), ids=lambda t: t.title)
 def test_the_command_of_a_claim_makes_a_run_that_answers_it(target: Target) -> None:
-    words = target.command.split()
-    if words[0] == "make":
+    if target.command.startswith("make "):
         return
-    overrides = [w if "=" in w and "," not in w else w.partition(",")[0] for w in words[1:] if w != "-m"]
-    config = OmegaConf.to_container(compose("train", overrides), resolve=True)
-    assert isinstance(config, dict)
-    made = Group(config["name"], kind_of(config), settings_of(config), ())
+    (made,) = commanded([target])
     if target.claim == "better_than":  # the command makes the other side
         assert (made.experiment, made.kind) == (target.experiment, target.than)
     else:

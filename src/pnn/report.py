@@ -51,7 +51,7 @@ def report(folders: Sequence[Path], out: Path = DEFAULT, markdown: Path | None =
     from pnn.config import conf_dir
     from pnn.reporting.folders import find
     from pnn.reporting.groups import group
-    from pnn.reporting.scoreboard import score, targets
+    from pnn.reporting.scoreboard import commanded, score, targets
 
     found = find(folders)
     check_place("--out", out)
@@ -60,7 +60,10 @@ def report(folders: Sequence[Path], out: Path = DEFAULT, markdown: Path | None =
             raise UserError(f"--markdown {markdown} is a folder; name a file")
         check_place("--markdown", markdown.parent)
     groups = group(found.runs)
-    scores = [score(target, groups) for target in targets(conf_dir() / "paper.yaml")]
+    claims = targets(conf_dir() / "paper.yaml")
+    experiments = {g.experiment for g in groups}
+    commands = commanded([claim for claim in claims if claim.experiment in experiments])
+    scores = [score(target, groups, commands) for target in claims]
 
     from pnn.reporting import page, tables
 

@@ -55,10 +55,11 @@ class Found:
     twins: list[tuple[Path, dict[str, Any]]] = field(default_factory=list)
     demos: list[tuple[Path, dict[str, Any]]] = field(default_factory=list)
     alignments: list[tuple[Path, dict[str, Any]]] = field(default_factory=list)
+    studies: list[tuple[Path, list[str]]] = field(default_factory=list)  # trials.csv and the state of every trial
     problems: list[Problem] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.runs or self.twins or self.demos or self.alignments or self.problems)
+        return any((self.runs, self.twins, self.demos, self.alignments, self.studies, self.problems))
 
 
 class Damaged(Exception):
@@ -74,7 +75,7 @@ def find(folders: Sequence[Path]) -> Found:
         raise UserError(f"{', '.join(missing)} is not a folder; name run folders or a folder of them")
     found = Found()
     for folder in walk(folders):
-        read_folder(folder, found)
+        (read_study if is_study(folder) else read_folder)(folder, found)
     if not found:
         named = ", ".join(map(str, folders))
         raise UserError(f"no run in {named}; a run folder holds config.yaml and summary.json (pnn-train writes them)")
@@ -87,9 +88,29 @@ def walk(folders: Sequence[Path]) -> Iterator[Path]:
     for top in folders:
         for place, below, _ in os.walk(top):
             below[:] = sorted(d for d in below if d not in SKIPPED and not d.startswith("."))
+            if is_study(Path(place)):
+                below.clear()  # trials see no test data: they are no results
             if (real := Path(place).resolve()) not in seen:
                 seen.add(real)
                 yield Path(place)
+
+
+def is_study(folder: Path) -> bool:
+    """Whether pnn-sweep keeps a study there."""
+    return (folder / "sweep.yaml").is_file()
+
+
+def read_study(folder: Path, found: Found) -> None:
+    """Add the study in `folder`, or say what it lacks."""
+    path = folder / "trials.csv"
+    if not path.is_file():
+        found.problems.append(Problem(folder, "unfinished", "a search without trials.csv"))
+        return
+    try:
+        with path.open(newline="") as file:
+            found.studies.append((path, [row["state"] or "unknown" for row in csv.DictReader(file)]))
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        found.problems.append(Problem(folder, "damaged", f"trials.csv cannot be read ({error})"))
 
 
 def read_folder(folder: Path, found: Found) -> None:

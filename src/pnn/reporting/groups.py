@@ -167,11 +167,6 @@ def by_experiment(groups: Sequence[Group]) -> dict[str, list[Group]]:
     return found
 
 
-def chosen(groups: Sequence[Group]) -> Group | None:
-    """The group that stands for several of one kind; accuracy has no say (see Group.weight)."""
-    return max(groups, key=lambda g: g.weight, default=None)
-
-
 def representatives(groups: Sequence[Group]) -> dict[str, Group]:
     """Kind → its group, all on the device for which most kinds were run (then the longest training)."""
     devices: dict[str, list[Group]] = {}
@@ -181,12 +176,10 @@ def representatives(groups: Sequence[Group]) -> dict[str, Group]:
     return {kind: max((g for g in best if g.kind == kind), key=lambda g: g.weight) for kind in {g.kind for g in best}}
 
 
-def differences(one: Group, base: Group | None) -> dict[str, Any]:
-    """Settings of `one` that `base` does not share, but for the gap; null where `one` has none."""
-    if base is None or base is one:
-        return {}
+def differences(one: Group, base: Group, but: Sequence[str] = ("device.gap",)) -> dict[str, Any]:
+    """Settings of `one` that `base` does not share, leaving out `but`; null where `one` has none."""
     keys = dict.fromkeys((*base.settings, *one.settings))
-    return {k: one.settings.get(k) for k in keys if k != "device.gap" and one.settings.get(k) != base.settings.get(k)}
+    return {k: one.settings.get(k) for k in keys if k not in but and one.settings.get(k) != base.settings.get(k)}
 
 
 def bases(groups: Sequence[Group]) -> dict[tuple[str, str], Group]:

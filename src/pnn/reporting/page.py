@@ -17,8 +17,9 @@ from pnn.reporting.tables import Table
 NOTE = (
     "Accuracies are test accuracies, scored once with the parameters of the best validation epoch. ± is the half width of "
     "the 95 % confidence interval (Student t) over n seeds or splits; with n = 1 there is no interval. Only runs that "
-    "differ in nothing but their seeds are averaged; of equal seeds the newest counts. Where several configurations fit, "
-    "the one trained longest stands, then the one with most seeds, then the newest: accuracy has no say."
+    "differ in nothing but their seeds are averaged; of equal seeds the newest counts. Where several configurations fit a "
+    "claim, the one closest to its command stands, then the one trained longest, with most seeds, the newest: accuracy has "
+    "no say."
 )
 
 
@@ -99,6 +100,13 @@ def alignment_sections(found: Found) -> list[Section]:
     ]
 
 
+def study_sections(found: Found) -> list[Section]:
+    return [
+        Section(str(path.parent), tables.study_table(states), (), tuple(embedded(path.parent / "history.png")))
+        for path, states in found.studies
+    ]
+
+
 def verdict_counts(scores: Sequence[Score]) -> dict[str, int]:
     return {v: sum(s.verdict == v for s in scores) for v in (REACHED, MISSED, NOT_RUN, NO_NUMBER)}
 
@@ -120,10 +128,12 @@ def render(scores: Sequence[Score], groups: Sequence[Group], found: Found) -> st
         "scoreboard_svg": figures.scoreboard_figure(scores),
         "scores": scores,
         "marks": MARKS,
+        "settings_text": tables.settings_text,
         "experiments": [experiment_section(name, members) for name, members in by_experiment(groups).items()],
         "twins": twin_sections(found),
         "demos": demo_sections(found),
         "alignments": alignment_sections(found),
+        "studies": study_sections(found),
         "problems": tables.problem_table(found),
         "machines": machines(found),
     }
@@ -133,6 +143,11 @@ def render(scores: Sequence[Score], groups: Sequence[Group], found: Found) -> st
 def machines(found: Found) -> list[str]:
     """The machines that the runs name, each once."""
     return sorted({str(r.environment["machine"]) for r in found.runs if "machine" in r.environment})
+
+
+def changes(score: Score) -> str:
+    """How our runs differ from the command of their claim, as a clause."""
+    return f"; ours differs by {tables.settings_text(score.changed)}" if score.changed else ""
 
 
 def markdown(scores: Sequence[Score], groups: Sequence[Group], found: Found) -> str:
@@ -149,7 +164,8 @@ def markdown(scores: Sequence[Score], groups: Sequence[Group], found: Found) -> 
         tables.scoreboard_table(scores).markdown(),
         "### Commands and sources",
         "\n".join(
-            f"- {s.target.title} ({MARKS[s.target.mark]}: {s.target.source}): `{s.target.command}`" for s in scores
+            f"- {s.target.title} ({MARKS[s.target.mark]}: {s.target.source}): `{s.target.command}`{changes(s)}"
+            for s in scores
         ),
     ]
     if groups:

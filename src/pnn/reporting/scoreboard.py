@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pnn.errors import UserError
-from pnn.reporting.groups import KINDS, Group, chosen, representatives
+from pnn.reporting.groups import KINDS, Group, differences, kind_of, settings_of
 from pnn.reporting.statistics import Estimate, difference
 
 REACHED, MISSED, NOT_RUN, NO_NUMBER = "reached", "not reached", "not run", "no number to compare"
@@ -56,6 +56,7 @@ class Score:
     verdict: str
     why: str
     others: int = 0  # further configurations that fit and were not taken
+    changed: dict[str, Any] = field(default_factory=dict)  # settings in which our runs differ from the command's
 
 
 def targets(path: Path) -> list[Target]:
@@ -69,26 +70,51 @@ def targets(path: Path) -> list[Target]:
         raise UserError(f"{path}: {error}") from error
 
 
-def score(target: Target, groups: Sequence[Group]) -> Score:
-    """The verdict on `target` from all groups."""
+def commanded(claims: Sequence[Target]) -> list[Group]:
+    """What the commands of `claims` run now, as groups without runs; of a grid of seeds the first."""
+    from pnn.config import compose, plain
+
+    groups = []
+    for command in dict.fromkeys(c.command for c in claims):
+        name, *words = command.split()
+        if name == "pnn-train":
+            config = plain(compose("train", [word.partition(",")[0] for word in words if word != "-m"]))
+            groups.append(Group(config["name"], kind_of(config), settings_of(config), ()))
+    return groups
+
+
+def nearest(one: Group, commands: Sequence[Group]) -> dict[str, Any]:
+    """Settings of `one` that differ from the command closest to it, gap included; {} where no command makes its kind."""
+    same = [c for c in commands if (c.experiment, c.kind) == (one.experiment, one.kind)]
+    return min((differences(one, c, but=()) for c in same), key=len, default={})
+
+
+def standing(groups: Sequence[Group], commands: Sequence[Group]) -> Group | None:
+    """The group that answers a claim: the closest to the commands, then by weight. Accuracy has no say."""
+    return max(groups, key=lambda g: (-len(nearest(g, commands)), *g.weight), default=None)
+
+
+def score(target: Target, groups: Sequence[Group], commands: Sequence[Group] = ()) -> Score:
+    """The verdict on `target` from all groups; `commands` are what the claims' commands would run."""
     fitting = [g for g in groups if target.fits(g)]
-    ours = chosen(fitting)
+    wanted = [c for c in commands if target.fits(c)]
+    ours = standing(fitting, wanted)
     if ours is None:
         return Score(target, None, None, NOT_RUN, "")
+    others, changed = len(fitting) - 1, nearest(ours, wanted)
+    against = None
     if target.claim == "better_than":
-        against = counterpart(ours, str(target.than), groups)
+        rivals = [g for g in groups if (g.experiment, g.kind) == (target.experiment, target.than)]
+        against = standing([g for g in rivals if g.device == ours.device] or rivals, commands)
         if against is None:
-            return Score(target, ours, None, NOT_RUN, f"no run of: {KINDS[str(target.than)]}", len(fitting) - 1)
+            return Score(target, ours, None, NOT_RUN, f"no run of: {KINDS[str(target.than)]}", others, changed)
         verdict, why = compared(ours, against)
-        return Score(target, ours, against, verdict, why, len(fitting) - 1)
-    verdict, why = measured(target, ours.on_device)
-    return Score(target, ours, None, verdict, why, len(fitting) - 1)
-
-
-def counterpart(ours: Group, kind: str, groups: Sequence[Group]) -> Group | None:
-    """The runs of `kind` to compare with: of the same experiment, on the same device where there are any."""
-    same = [g for g in groups if g.experiment == ours.experiment and g.kind == kind]
-    return chosen([g for g in same if g.device == ours.device]) or representatives(same).get(kind)
+    else:
+        verdict, why = measured(target, ours.on_device)
+    count = len(changed)
+    if count:
+        why += f"; {count} setting{'s differ' if count > 1 else ' differs'} from the command's"
+    return Score(target, ours, against, verdict, why.removeprefix("; "), others, changed)
 
 
 def measured(target: Target, ours: Estimate) -> tuple[str, str]:

@@ -121,7 +121,7 @@ def scoreboard_table(scores: Sequence[Score]) -> Table:
 
 def settings_text(settings: dict[str, Any]) -> str:
     """key=value of the first few settings."""
-    items = [f"{key}={DASH if value is None else value}" for key, value in settings.items()]
+    items = [f"{key}={'null' if value is None else value}" for key, value in settings.items()]
     more = len(items) - NAMED
     return ", ".join(items[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
@@ -205,6 +205,12 @@ def alignment_table(report: dict[str, Any]) -> Table:
     rows = [[r["layer"], r["mode"], f"{r['cosine']:.3f}", f"{r['norm_ratio']:.3f}"] for r in report["alignment"]]
     heads = ("layer", "gradient of", "cosine with the ideal gradient", "norm, relative to it")
     return Table(heads, rows, left=frozenset({0, 1}))
+
+
+def study_table(states: Sequence[str]) -> Table:
+    """How the trials of a search ended."""
+    kinds = sorted(set(states))
+    return Table(("trials", *kinds), [[str(len(states)), *(str(states.count(k)) for k in kinds)]], left=frozenset())
 
 
 def problem_table(found: Found) -> Table:
