@@ -8,11 +8,12 @@ for the same parameters. So nothing is run twice, nothing is lost, and no lock i
 from __future__ import annotations
 
 import contextlib
-import math
+import copy
 import os
 import platform
 import threading
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,9 +33,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from pnn.errors import UserError
 
 SAMPLERS, PRUNERS = ("tpe", "random", "nsga2"), ("median", "none")
-#: A worker says every PULSE seconds that it lives; one on another machine is given up after SILENCE, and a trial that no
-#: worker has signed after GRACE.
-PULSE, SILENCE, GRACE = 30.0, 600.0, 60.0
+#: A worker says every PULSE seconds that it lives; one on another machine is given up after SILENCE.
+PULSE, SILENCE = 30.0, 600.0
+#: A place whose process died so often is not tried again.
+ATTEMPTS = 10
 
 
 # the space
@@ -308,28 +310,37 @@ def places(trials: Sequence[FrozenTrial]) -> dict[int, FrozenTrial]:
 
 
 def take(study: optuna.Study, trials: int) -> Trial | None:
-    """The next trial for this process to run, or None when all places are taken."""
+    """The next trial for this process to run, or None when all places are taken.
+
+    (Optuna's own queue would do, but two processes on SQLite can take the same trial from it; a trial is created once.)
+    """
     while True:
         free_abandoned(study)
         everything = study.get_trials(deepcopy=False)
         held = places(everything)
-        if not any(t.state == TrialState.WAITING for t in everything):
-            place = next((n for n in range(trials) if n not in held), None)
-            if place is None:
-                if any(t.state == TrialState.RUNNING and "worker" not in t.user_attrs for t in held.values()):
-                    time.sleep(1.0)  # just taken, or its worker died at that moment: `free_abandoned` decides
-                    continue
-                return None
-            before = [t for t in everything if t.user_attrs.get("trial") == place and "overrides" in t.user_attrs]
-            study.enqueue_trial(before[-1].params if before else {}, user_attrs={"trial": place})
-        trial = study.ask()
-        holder = places(study.get_trials(deepcopy=False)).get(trial.user_attrs.get("trial", -1))
-        if holder is None or holder.number != trial.number:
-            study.tell(trial, state=TrialState.FAIL)  # another process was quicker
+        place = next((n for n in range(trials) if n not in held), None)
+        if place is None:
+            return None
+        before, claim = _attempts(everything, place), uuid.uuid4().hex
+        about = {"trial": place, "claim": claim, "worker": me(), "alive": time.time()}
+        again = {"fixed_params": before[-1].params if before else {}}  # as Study.enqueue_trial does
+        study.add_trial(optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs=about, system_attrs=again))
+        everything = study.get_trials(deepcopy=False)
+        mine = next(t for t in everything if t.user_attrs.get("claim") == claim)
+        if places(everything)[place].number != mine.number:
+            study.tell(mine.number, state=TrialState.FAIL)  # another process was quicker
             continue
-        trial.set_user_attr("alive", time.time())
-        trial.set_user_attr("worker", me())
-        return trial
+        trial = Trial(copy.copy(study), mine._trial_id)  # a copy, since a study remembers the trials that it has seen
+        if len(before) < ATTEMPTS:
+            return trial
+        trial.set_user_attr("reason", f"its process was killed {ATTEMPTS} times; does it need too much memory?")
+        study.tell(trial, state=TrialState.FAIL)
+
+
+def _attempts(trials: Sequence[FrozenTrial], place: int) -> list[FrozenTrial]:
+    """The abandoned trials of a place that had begun to run."""
+    own = (t for t in trials if t.user_attrs.get("trial") == place and t.state == TrialState.FAIL)
+    return [t for t in own if "overrides" in t.user_attrs]
 
 
 def free_abandoned(study: optuna.Study) -> None:
@@ -341,12 +352,9 @@ def free_abandoned(study: optuna.Study) -> None:
 
 
 def _abandoned(trial: FrozenTrial) -> bool:
-    worker = trial.user_attrs.get("worker")
-    if worker is None:
-        began = trial.datetime_start
-        return began is not None and time.time() - began.timestamp() > GRACE
+    worker = trial.user_attrs["worker"]
     if worker["host"] != platform.node():
-        return time.time() - trial.user_attrs.get("alive", math.inf) > SILENCE
+        return time.time() - trial.user_attrs["alive"] > SILENCE
     return worker["started"] != _started(worker["pid"])
 
 

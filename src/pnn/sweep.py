@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import json
+import math
 import os
 import shutil
 import signal
@@ -50,6 +51,10 @@ This folder holds one search of pnn for hyper-parameters, on validation data onl
   study.db              the Optuna study (unless storage= says otherwise): optuna-dashboard sqlite:///study.db
 
 Repeat the command to resume, or beside itself for more workers; trials=N makes the study longer.
+"""
+TRIAL_GUIDE = """\
+One trial of a search: a training run as pnn-train leaves it, but never scored on the test set. There is no summary.json;
+the score is the best validation accuracy in metrics.csv. log.txt holds what it said, and why it ended early.
 """
 
 
@@ -301,12 +306,16 @@ def open_study(plan: Plan) -> optuna.Study:
 
 def work(plan: Plan, study: optuna.Study, progress: Progress | None = None) -> None:
     """Run trials until all places of the study are taken."""
+    from optuna.exceptions import UpdateFinishedTrialError
+
     from pnn.search import pulse, take
 
     while (trial := take(study, plan.options["trials"])) is not None:
-        with pulse(trial), _signals_kept():
-            tell = attempt(plan, study, trial)
-        tell()
+        with contextlib.suppress(UpdateFinishedTrialError):  # given up by another machine, and run there
+            with pulse(trial), _signals_kept():
+                tell = attempt(plan, study, trial)
+            with contextlib.suppress(ValueError):  # the same, in the last moment
+                tell()
         if progress is not None:
             progress.show()
 
@@ -326,6 +335,8 @@ def attempt(plan: Plan, study: optuna.Study, trial: optuna.Trial) -> Callable[[]
         with contextlib.redirect_stdout(said):
             config = composed(plan, overrides)
             value = OBJECTIVES[plan.command]({**config, "out": str(folder)}, trial)
+            if not math.isfinite(value):
+                raise UserError(f"the score is {value}")
         return lambda: study.tell(trial, value)
     except optuna.TrialPruned as pruned:
         print(f"pruned: {pruned}", file=said)
@@ -341,6 +352,8 @@ def attempt(plan: Plan, study: optuna.Study, trial: optuna.Trial) -> Callable[[]
     finally:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "log.txt").write_text(said.getvalue())
+        if plan.command == "train":
+            (folder / "README.txt").write_text(TRIAL_GUIDE)
 
 
 def train_objective(config: Config, trial: Any) -> float:
@@ -461,8 +474,6 @@ def rows(study: optuna.Study) -> list[dict[str, Any]]:
 
     table = []
     for place, trial in places(study.get_trials(deepcopy=False)).items():
-        if not trial.state.is_finished() and trial.state.name != "RUNNING":
-            continue
         table.append(
             {
                 "trial": place,
@@ -573,13 +584,14 @@ def history_figure(plan: Plan, table: list[dict[str, Any]], path: Path) -> None:
     done, better = scored["complete"], max if plan.maximise else min
     if done:
         best = [100 * better(r["value"] for r in done[: n + 1]) for n in range(len(done))]
-        axis.step([r["trial"] for r in done], best, where="post", color="#D55E00", lw=1.6, label="best so far")
+        x = [*(r["trial"] for r in done), table[-1]["trial"]]
+        axis.step(x, [*best, best[-1]], where="post", color="#D55E00", lw=1.6, label="best so far")
     failed = [r["trial"] for r in table if r["state"] == "failed"]
     if failed:
         place = axis.get_xaxis_transform()  # x in trials, y in fractions of the axis
         style = {"marker": "|", "s": 60, "color": "#000000", "transform": place, "clip_on": False}
         axis.scatter(failed, [0.02] * len(failed), label=f"failed ({len(failed)})", **style)
-    if not plan.maximise and done:
+    if not plan.maximise and done and max(best) > 10 * min(best) > 0:
         axis.set_yscale("log")
     axis.set(xlabel="trial", ylabel=SCORES[plan.command], title=plan.options["name"])
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -1,0 +1,385 @@
+"""pnn-sweep: the grammar of a space, whole studies, several processes, processes that are killed."""
+
+from __future__ import annotations
+
+import csv
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FixedTrial, TrialState
+
+from pnn import search
+from pnn import sweep as command
+from pnn.callbacks import Pruning
+from pnn.config import checked, conf_dir
+from pnn.errors import UserError
+from pnn.search import draw, parse, parse_space
+from pnn.sweep import configuration, open_study, rows, sweep, work
+
+SPACES = [file.stem for file in sorted((conf_dir() / "sweep").glob("*.yaml"))]
+TINY = ["experiment=digits", "trainer.max_epochs=1", "trainer.limit_train_batches=2"]
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
+    """Trials that only compute `objective(config, trial)`, on a configuration that is not composed anew."""
+
+    def install(objective: Callable[[dict, Any], float]) -> None:
+        monkeypatch.setitem(command.OBJECTIVES, "train", objective)
+        monkeypatch.setattr(command, "composed", lambda plan, drawn: command._with(plan.base, drawn))
+        monkeypatch.setattr(command, "best_yaml", lambda plan, row: "")
+        monkeypatch.setattr(command, "history_figure", lambda plan, table, path: None)
+
+    return install
+
+
+def no_group(key: str) -> bool:
+    return False
+
+
+# the space
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("tag(log, interval(1e-3, 1e-1))", FloatDistribution(1e-3, 1e-1, log=True)),
+        ("interval(0, 0.5)", FloatDistribution(0.0, 0.5)),
+        ("int(interval(50, 1000))", IntDistribution(50, 1000)),
+        ("tag(log, int(interval(50, 1000)))", IntDistribution(50, 1000, log=True)),
+        ("range(1, 6)", IntDistribution(1, 5)),
+        ("range(2, 11, 4)", IntDistribution(2, 10, step=4)),
+        ("range(0.25, 1.0, 0.25)", FloatDistribution(0.25, 0.75, step=0.25)),
+        ("choice(16, 32)", CategoricalDistribution(["16", "32"])),
+        ("16,32", CategoricalDistribution(["16", "32"])),
+        ("choice([50], [100, 100])", CategoricalDistribution(["[50]", "[100,100]"])),
+    ],
+)
+def test_the_grammar_is_hydras(text: str, expected: Any) -> None:
+    assert parse("k", text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (0.1, ["k=0.1", "one value", "overrides"]),
+        ("interval(1", ["k=interval(1", "cannot be read"]),
+        ("tag(log, interval(0, 1))", ["k=tag", "low > 0"]),
+        ("interval(2, 1)", ["k=interval(2, 1)", "low"]),
+        ("range(5, 1)", ["k=range(5, 1)", "upwards"]),
+        ("glob(*)", ["k=glob(*)", "cannot be searched"]),
+        ({"length": "choice(1, 2)", "each": "range(1, 3)"}, ["k.length=choice(1, 2)", "range(1, 6)"]),
+        ({"size": "range(1, 3)"}, ["k has size", "length: and each:"]),
+    ],
+)
+def test_a_mistake_in_a_space_is_named_with_its_remedy(text: Any, words: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_space({"k": text}, {}, no_group)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_list_and_a_group_draw_their_parts() -> None:
+    space = {
+        "widths": {"length": "range(1, 4)", "each": "int(interval(5, 9))"},
+        "g": {"a": {"g.depth": "range(1, 3)"}, "b": {"g.width": "choice(x, y)"}, "c": None},
+    }
+    entries = parse_space(space, {}, lambda key: key == "g")
+    b = FixedTrial({"widths.length": 2, "widths.0": 5, "widths.1": 8, "g": "b", "g.width": "y"})
+    assert draw(entries, b) == ["widths=[5,8]", "g=b", "g.width=y"]
+    c = FixedTrial({"widths.length": 1, "widths.0": 5, "g": "c"})
+    assert draw(entries, c) == ["widths=[5]", "g=c"]
+    settled = parse_space(space, {"g": "a", "widths": "[3]"}, lambda key: key == "g")
+    assert draw(settled, FixedTrial({"g.depth": 2})) == ["g.depth=2"]  # a key with a fixed value is not searched
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_every_shipped_space_is_sampled_and_composed(name: str) -> None:
+    experiment = [] if name == "twin_nas" else ["experiment=digits"]
+    plan = configuration([f"sweep={name}", *experiment])
+    study = optuna.create_study(sampler=search.make_sampler("random", 0, 10))
+    for _ in range(8):
+        drawn = draw(plan.space, study.ask())
+        config = command.composed(plan, drawn)
+        if name == "architecture":
+            from pnn.build import build
+
+            assert build(config).network
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["trials=0"], ["trials=0", ">= 1", "use 20"]),
+        (["workers=0", "sampler=tp"], ["workers=0", "use 1", "sampler=tp", "tpe, random, nsga2"]),
+        (["pruner=x"], ["pruner=x", "median, none"]),
+        (["sampler_seed=-1"], ["sampler_seed=-1", ">= 0"]),
+        (["sweep=lerning"], ["sweep=lerning", "did you mean learning?"]),
+        (["optimzer.lr=interval(1e-3,1)"], ["optimzer.lr", "did you mean optimizer.lr?"]),
+        (["sweep=architecture", "architecture.dept=range(1,3)"], ["architecture.dept", "architecture.depth?"]),
+        (["optimizer.lr=interval(-1,1)"], ["optimizer.lr=-1.0", "> 0"]),
+        (["task.batch_size=choice(0,8)"], ["task.batch_size=0", ">= 1"]),
+        (["device.gap=-0.1"], ["device.gap=-0.1", ">= 0"]),
+        (["ckpt_path=x"], ["ckpt_path=x", "sweep"]),
+        (["a=["], ["a=["]),
+        (["optimizer.lr=1", "optimizer.warmup=0", "task.batch_size=8"], ["empty", "pnn-train"]),
+        (["sweep=twin_nas", "model.measure.repeats=1"], ["repeats=1", "use 2"]),
+    ],
+)
+def test_a_mistake_stops_before_any_work(overrides: list[str], words: list[str], tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        configuration(overrides)
+    for word in words:
+        assert word in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("storage", "words"),
+    [("nodb://x", ["storage=nodb://x", "cannot be used"]), ("postgresql://me:secret@h/d", ["me:***@h/d"])],
+)
+def test_a_storage_that_cannot_be_used_is_named_without_its_password(storage: str, words: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        sweep(configuration([*TINY, f"storage='{storage}'"]))
+    assert "secret" not in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+# whole studies
+
+
+def test_a_study_from_end_to_end_and_its_continuation(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    asked = [*TINY, "out=study", "device.gap=0.1"]
+    table = sweep(configuration([*asked, "trials=3"]))
+    assert [row["trial"] for row in table] == [0, 1, 2]
+    folder = tmp_path / "study"
+    there = {p.name for p in folder.iterdir()}
+    assert there == {"trials.csv", "history.png", "README.txt", "sweep.yaml", "study.db", "experiment"} | {
+        f"trial-000{n}" for n in range(3)
+    }
+    assert (folder / "history.png").stat().st_size > 10_000
+    # the score is the best validation accuracy, and nothing was scored on the test set
+    for row in table:
+        trial = folder / f"trial-{row['trial']:04d}"
+        with (trial / "metrics.csv").open() as file:
+            assert row["value"] == max(float(r["val_accuracy_device"]) for r in csv.DictReader(file))
+        assert not (trial / "summary.json").exists()
+        assert not any(b"test_acc" in p.read_bytes() for p in trial.rglob("*") if p.is_file())
+    # the best configuration is an experiment
+    best = max(table, key=lambda row: row["value"])
+    config = checked("train", ["experiment=best"], str(folder))
+    assert config == checked("train", [*TINY, "device.gap=0.1", *best["overrides"]])
+    assert f"--config-dir {folder.relative_to(tmp_path)} experiment=best" in capsys.readouterr().out
+    # only what is missing is run, with parameters of its own
+    before = {n: (folder / f"trial-000{n}/metrics.csv").stat().st_mtime_ns for n in range(3)}
+    longer = sweep(configuration([*asked, "trials=5"]))
+    assert longer[:3] == table and [row["trial"] for row in longer] == [0, 1, 2, 3, 4]
+    assert {n: (folder / f"trial-000{n}/metrics.csv").stat().st_mtime_ns for n in range(3)} == before
+    assert len({tuple(row["overrides"]) for row in longer}) == 5
+    with pytest.raises(UserError, match=r"device.gap=0.2 \(was 0.1\)"):
+        sweep(configuration([*TINY, "out=study", "device.gap=0.2"]))
+
+
+def test_the_best_architecture_is_an_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(
+        command.OBJECTIVES, "train", lambda config, trial: "Ensemble" in config["architecture"]["_target_"]
+    )
+    plan = configuration(
+        ["sweep=architecture", "experiment=digits", "trials=8", "sampler=random", "out=study", "seed=3"]
+    )
+    best = command.ranked(sweep(plan), True)[0]
+    assert best["overrides"][0] == "architecture=ensemble" and best["value"] == 1
+    found = checked("train", ["experiment=best"], "study")
+    assert found == command.composed(plan, best["overrides"])
+    assert "depth" not in found["architecture"]  # what experiment=digits says of a row of layers
+
+
+def test_a_twin_is_searched(tmp_path: Path) -> None:
+    tiny = ["inputs=3", "outputs=3", "threads=1", "model.measure.samples=60", "model.epochs=1"]
+    widths = ["model.widths=choice([4],[8,8])", "trials=2", "out=study"]
+    table = sweep(configuration(["sweep=twin_nas", *tiny, *widths]))
+    assert all(0 < row["value"] < 2 for row in table) and len(table) == 2
+    assert (tmp_path / "study/trial-0001/card.json").is_file()
+    best = min(table, key=lambda row: row["value"])
+    config = checked("twin", ["+experiment=best"], "study")
+    assert f"model.lr={config['model']['lr']}" in best["overrides"]
+
+
+def test_a_trial_that_is_refused_or_diverges_fails_with_its_reason(fake: Callable[[Any], None]) -> None:
+    def objective(config: dict, trial: Any) -> float:
+        if trial.user_attrs["trial"] == 1:
+            raise UserError("the training loss became nan at step 3")
+        if trial.user_attrs["trial"] == 2:
+            return float("nan")
+        return 0.5
+
+    fake(objective)
+    table = sweep(configuration([*TINY, "trials=4", "out=study"]))
+    assert [row["state"] for row in table] == ["complete", "failed", "failed", "complete"]
+    assert table[1]["reason"] == "the training loss became nan at step 3" and "nan" in table[2]["reason"]
+    assert "Traceback" in Path("study/trial-0001/log.txt").read_text()
+    with Path("study/trials.csv").open() as file:
+        assert [row["state"] for row in csv.DictReader(file)] == [row["state"] for row in table]
+
+
+def test_a_study_in_which_everything_fails_says_why() -> None:
+    with pytest.raises(UserError, match="no trial .* has a result: task.noise"):
+        sweep(configuration([*TINY, "trials=1", "out=study", "task.noise=choice(-1,-2)"]))
+
+
+def test_bad_trials_are_pruned(fake: Callable[[Any], None]) -> None:
+    """Through the callback, with a trainer that only counts: trial n has accuracy 1 − n/10 at every epoch."""
+    seen = []
+
+    def objective(config: dict, trial: Any) -> float:
+        class Trainer:
+            class state:
+                fn = "fit"
+
+            sanity_checking = False
+
+        accuracy = 1 - trial.user_attrs["trial"] / 10
+        callback, trainer = Pruning(trial, "val"), Trainer()
+        for trainer.current_epoch in range(5):  # type: ignore[misc]
+            trainer.callback_metrics = {"val": accuracy}  # type: ignore[attr-defined]
+            callback.on_validation_end(trainer, None)  # type: ignore[arg-type]
+            seen.append((trial.number, trainer.current_epoch))
+        return accuracy
+
+    fake(objective)
+    table = sweep(configuration([*TINY, "trials=6", "out=study"]))
+    assert [row["state"] for row in table] == ["complete"] * 4 + ["pruned"] * 2
+    assert Counter(number for number, _ in seen)[5] == 1  # not in its first epoch, but in its second
+    table = sweep(configuration([*TINY, "trials=6", "out=free", "pruner=none"]))
+    assert {row["state"] for row in table} == {"complete"}
+
+
+def score(config: dict, trial: Any) -> float:
+    time.sleep(0.03)
+    return 1 / (1 + config["optimizer"]["lr"]) + config["optimizer"]["warmup"]
+
+
+@pytest.mark.parametrize("sampler", search.SAMPLERS)
+def test_parameters_follow_from_the_seed_and_never_repeat(sampler: str, fake: Callable[[Any], None]) -> None:
+    fake(score)
+
+    def drawn(out: str, *trials: int, seed: int = 0) -> list:
+        for n in trials:
+            plan = configuration(
+                [*TINY, f"out={out}", f"sampler={sampler}", f"trials={n}", f"sampler_seed={seed}", "storage=journal"]
+            )
+            table = sweep(plan)
+        return [row["overrides"] for row in table]
+
+    once = drawn("a", 9)
+    assert drawn("b", 5, 9) == once or sampler == "nsga2"  # whose population depends on the number of trials
+    assert drawn("c", 9, seed=1) != once
+    assert len({tuple(o) for o in once}) == 9
+
+
+# several processes, and their deaths
+
+
+def process(plan: Any) -> multiprocessing.Process:
+    def job() -> None:
+        work(plan, open_study(plan))
+
+    started = multiprocessing.get_context("fork").Process(target=job)
+    started.start()
+    return started  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("storage", ["null", "journal"])
+def test_processes_on_one_study_share_its_trials(storage: str, fake: Callable[[Any], None]) -> None:
+    fake(score)
+    plan = configuration([*TINY, "trials=12", "out=study", "sampler=random", f"storage={storage}"])
+    plan.folder.mkdir()
+    workers = [process(plan) for _ in range(3)]
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == 0
+    study = open_study(plan)
+    table = rows(study)
+    assert [t.number for t in study.trials] == list(range(len(study.trials)))
+    assert [row["trial"] for row in table] == list(range(12))
+    assert {row["state"] for row in table} == {"complete"}
+    assert len({tuple(row["overrides"]) for row in table}) == 12
+    ran = [t for t in study.trials if t.state == TrialState.COMPLETE]
+    assert len(ran) == 12  # no place was run twice
+    assert len({t.user_attrs["worker"]["pid"] for t in ran}) > 1
+
+
+def test_a_study_killed_again_and_again_ends_like_one_that_never_was(fake: Callable[[Any], None]) -> None:
+    fake(score)
+
+    def plan_of(out: str) -> Any:
+        return configuration([*TINY, "trials=10", f"out={out}", "sampler=tpe", "pruner=none"])
+
+    def result(plan: Any) -> list:
+        keys = ("trial", "state", "value", "overrides", "parameters")
+        return [{key: row[key] for key in keys} for row in sweep(plan)]
+
+    plan = plan_of("killed")
+    plan.folder.mkdir()
+    (plan.folder / "sweep.yaml").touch()
+    for _ in range(5):
+        worker, count = process(plan), len(rows(open_study(plan)))
+        for _ in range(400):  # until it is in the middle of a trial of its own
+            if len(rows(open_study(plan))) > count or not worker.is_alive():
+                break
+            time.sleep(0.01)
+        os.kill(worker.pid, signal.SIGKILL)  # type: ignore[arg-type]
+        worker.join()
+    killed = result(plan)
+    failed = [t for t in open_study(plan).trials if t.state == TrialState.FAIL]
+    assert failed  # somebody was killed at work
+    assert killed == result(plan_of("whole"))
+    assert sorted(p.name for p in plan.folder.glob("trial-*")) == [f"trial-{n:04d}" for n in range(10)]
+
+
+def test_a_place_whose_process_always_dies_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "ATTEMPTS", 2)
+    study = optuna.create_study()
+    for _ in range(2):
+        trial = search.take(study, 1)
+        assert trial is not None
+        trial.set_user_attr("overrides", [])
+        trial.set_user_attr("worker", {**search.me(), "started": "before"})
+    assert search.take(study, 1) is None
+    (row,) = rows(study)
+    assert row["state"] == "failed" and "killed 2 times" in row["reason"]
+
+
+def test_ctrl_c_leaves_the_trial_to_the_next_start(fake: Callable[[Any], None]) -> None:
+    def interrupted(config: dict, trial: Any) -> float:
+        if trial.user_attrs["trial"] == 1:
+            raise KeyboardInterrupt
+        return 0.5
+
+    fake(interrupted)
+    plan = configuration([*TINY, "trials=3", "out=study"])
+    with pytest.raises(KeyboardInterrupt):
+        sweep(plan)
+    fake(lambda config, trial: 0.5)
+    assert [(row["trial"], row["state"]) for row in sweep(plan)] == [(n, "complete") for n in range(3)]
+
+
+def test_the_command_with_two_workers(tmp_path: Path) -> None:
+    call = [sys.executable, "-m", "pnn.sweep", *TINY, "trials=2", "workers=2", "out=study"]
+    result = subprocess.run(call, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert "2 complete" in result.stdout and "experiment=best" in result.stdout
+    with (tmp_path / "study/trials.csv").open() as file:
+        assert [row["trial"] for row in csv.DictReader(file)] == ["0", "1"]
