@@ -16,6 +16,7 @@ from typing import Any
 
 import optuna
 import pytest
+import pytorch_lightning as pl
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FixedTrial, TrialState
 
@@ -24,8 +25,11 @@ from pnn import sweep as command
 from pnn.callbacks import Pruning
 from pnn.config import checked, conf_dir
 from pnn.errors import UserError
+from pnn.module import PNNModule
 from pnn.search import draw, parse, parse_space
 from pnn.sweep import configuration, open_study, rows, sweep, work
+from pnn.tasks import Digits
+from pnn.train import train
 
 SPACES = [file.stem for file in sorted((conf_dir() / "sweep").glob("*.yaml"))]
 TINY = ["experiment=digits", "trainer.max_epochs=1", "trainer.limit_train_batches=2"]
@@ -160,7 +164,13 @@ def test_a_storage_that_cannot_be_used_is_named_without_its_password(storage: st
 # whole studies
 
 
-def test_a_study_from_end_to_end_and_its_continuation(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_study_from_end_to_end_and_its_continuation(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = []  # the test set
+    monkeypatch.setattr(PNNModule, "test_step", lambda *_: used.append("scored"))
+    original = Digits.test_dataloader
+    monkeypatch.setattr(Digits, "test_dataloader", lambda task: (used.append("loaded"), original(task))[1])
     asked = [*TINY, "out=study", "device.gap=0.1"]
     table = sweep(configuration([*asked, "trials=3"]))
     assert [row["trial"] for row in table] == [0, 1, 2]
@@ -177,6 +187,7 @@ def test_a_study_from_end_to_end_and_its_continuation(tmp_path: Path, capsys: py
             assert row["value"] == max(float(r["val_accuracy_device"]) for r in csv.DictReader(file))
         assert not (trial / "summary.json").exists()
         assert not any(b"test_acc" in p.read_bytes() for p in trial.rglob("*") if p.is_file())
+    assert used == []
     # the best configuration is an experiment
     best = max(table, key=lambda row: row["value"])
     config = checked("train", ["experiment=best"], str(folder))
@@ -192,12 +203,24 @@ def test_a_study_from_end_to_end_and_its_continuation(tmp_path: Path, capsys: py
         sweep(configuration([*TINY, "out=study", "device.gap=0.2"]))
 
 
+def test_without_a_test_there_is_no_test_set() -> None:
+    seen = []
+
+    class Look(pl.Callback):
+        def on_validation_end(self, trainer: Any, module: Any) -> None:
+            seen.append(hasattr(trainer.datamodule, "test"))
+
+    config = checked("train", [*TINY, "out=run"])
+    row = train(config, callbacks=[Look()], test=False)
+    assert seen == [False] and row["epoch"] == 0 and not Path("run/summary.json").exists()
+
+
 def test_the_best_architecture_is_an_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(
         command.OBJECTIVES, "train", lambda config, trial: "Ensemble" in config["architecture"]["_target_"]
     )
     plan = configuration(
-        ["sweep=architecture", "experiment=digits", "trials=8", "sampler=random", "out=study", "seed=3"]
+        ["sweep=architecture", "experiment=digits", "trials=3", "sampler=random", "out=study", "seed=3"]
     )
     best = command.ranked(sweep(plan), True)[0]
     assert best["overrides"][0] == "architecture=ensemble" and best["value"] == 1
@@ -287,6 +310,12 @@ def test_parameters_follow_from_the_seed_and_never_repeat(sampler: str, fake: Ca
     assert drawn("b", 5, 9) == once or sampler == "nsga2"  # whose population depends on the number of trials
     assert drawn("c", 9, seed=1) != once
     assert len({tuple(o) for o in once}) == 9
+
+
+def test_a_password_is_not_recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["pnn-sweep", "storage=postgresql://me:secret@h/d", "trials=1"])
+    command._hide_password()
+    assert sys.argv == ["pnn-sweep", "storage=postgresql://me:***@h/d", "trials=1"]
 
 
 # several processes, and their deaths

@@ -75,6 +75,7 @@ def main() -> None:
 
             print(OmegaConf.to_yaml(OmegaConf.create({**plan.base, **plan.options})))
         else:
+            _hide_password()
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             sweep(plan)
     except (UserError, HydraException) as error:
@@ -82,6 +83,13 @@ def main() -> None:
     except KeyboardInterrupt:
         print("\nstopped; repeat the command to resume", file=sys.stderr)
         sys.exit(130)
+
+
+def _hide_password() -> None:
+    """Run folders record the command line."""
+    from pnn.search import shown
+
+    sys.argv = [f"storage={shown(a.partition('=')[2])}" if a.startswith("storage=") else a for a in sys.argv]
 
 
 @dataclass(frozen=True)
@@ -237,7 +245,7 @@ def sweep(plan: Plan) -> list[dict[str, Any]]:
     from omegaconf import OmegaConf
 
     from pnn import runs
-    from pnn.search import shown
+    from pnn.search import free_abandoned, shown
 
     folder = plan.folder
     runs.check_writable(folder)
@@ -257,6 +265,7 @@ def sweep(plan: Plan) -> list[dict[str, Any]]:
         work(plan, study, progress)  # with workers: whatever a killed one has left behind
     finally:
         progress.close()
+        free_abandoned(study)
         table = rows(study)
         if table:
             report(plan, study, table)
@@ -341,9 +350,9 @@ def attempt(plan: Plan, study: optuna.Study, trial: optuna.Trial) -> Callable[[]
     except optuna.TrialPruned as pruned:
         print(f"pruned: {pruned}", file=said)
         return lambda: study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # Lightning makes the second of a Ctrl-C in a batch
         study.tell(trial, state=optuna.trial.TrialState.FAIL)  # without a reason: to be repeated
-        raise
+        raise KeyboardInterrupt from None
     except Exception as error:
         kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
         trial.set_user_attr("reason", kind + "; ".join(str(error).splitlines() or [""]))
@@ -584,8 +593,8 @@ def history_figure(plan: Plan, table: list[dict[str, Any]], path: Path) -> None:
     done, better = scored["complete"], max if plan.maximise else min
     if done:
         best = [100 * better(r["value"] for r in done[: n + 1]) for n in range(len(done))]
-        x = [*(r["trial"] for r in done), table[-1]["trial"]]
-        axis.step(x, [*best, best[-1]], where="post", color="#D55E00", lw=1.6, label="best so far")
+        steps = [*(r["trial"] for r in done), table[-1]["trial"]]
+        axis.step(steps, [*best, best[-1]], where="post", color="#D55E00", lw=1.6, label="best so far")
     failed = [r["trial"] for r in table if r["state"] == "failed"]
     if failed:
         place = axis.get_xaxis_transform()  # x in trials, y in fractions of the axis
