@@ -307,6 +307,7 @@ def test_damaged_and_unfinished_runs_are_named_and_the_rest_goes_on(tmp_path: Pa
         ("percent", "summary.json", '{"test_accuracy_device": 87.0}'),
         ("config", "config.yaml", "name: [unclosed"),
         ("nameless", "config.yaml", "seed: 0"),
+        ("gapless", "config.yaml", yaml.safe_dump(CONFIG | {"device": {"gap": "wide"}})),
         ("curve", "metrics.csv", "epoch,step\n0,ten\n"),
         ("binary", "metrics.csv", "\x00"),
     ):
@@ -317,13 +318,34 @@ def test_damaged_and_unfinished_runs_are_named_and_the_rest_goes_on(tmp_path: Pa
     rows = list(csv.DictReader((tmp_path / "out/problems.csv").open()))
     states = {Path(row["folder"]).name: row["state"] for row in rows}
     assert states.pop("going") == "unfinished"
-    assert set(states) == {"torn", "list", "nan", "percent", "config", "nameless", "curve", "binary"}
+    assert set(states) == {"torn", "list", "nan", "percent", "config", "nameless", "gapless", "curve", "binary"}
     assert set(states.values()) == {"damaged"}
     for name in states:
         assert str(tmp_path / "runs" / name) in page and str(tmp_path / "runs" / name) in text
     assert "2 of 3 epochs" in page
     counted = [Path(r["folder"]).name for r in csv.DictReader((tmp_path / "out/runs.csv").open())]
     assert set(counted) == {"good", "curve", "binary"}  # their summaries are whole
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("card.json", {"fits": {"MLP": {"error": "small", "r2": 1}}}),
+        ("card.json", {"fits": {"MLP": {"error": 0.1, "r2": 1, "jacobian": {"x": []}}}}),
+        ("card.json", {"measurements": 3.5, "fits": {}}),
+        ("card.json", {"verdict": 3, "fits": {}}),
+        ("demo.json", {"gaps": [{"gap": 0.4, "modes": {}, "pat_minus": {"ideal": {"difference": 0.1}}}]}),
+        ("demo.json", {"gaps": [], "references": {"identity": None}}),
+        ("demo.json", {"gaps": [{"gap": 0.4, "modes": {"pat": {"device": [None]}}}]}),
+        ("other.json", {"alignment": [{"layer": "a"}]}),
+    ],
+)
+def test_a_damaged_card_is_named(tmp_path: Path, name: str, content: dict[str, Any]) -> None:
+    fake(tmp_path / "runs/good")
+    (tmp_path / "runs" / name).write_text(json.dumps(content))
+    found = find([tmp_path / "runs"])
+    assert len(found.runs) == 1 and not (found.twins or found.demos or found.alignments)
+    assert [(p.state, p.what.partition(" ")[0].rstrip(":")) for p in found.problems] == [("damaged", name)]
 
 
 class Resources(HTMLParser):

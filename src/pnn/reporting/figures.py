@@ -33,6 +33,7 @@ STYLES = {
     "linear_physics": ("#56b4e9", "--", "P"),
     "linear_classifier": ("#808080", "-.", "X"),
 }
+WIDTH = 6.6  # rem on the page for an inch of figure
 OTHER = ("#7f7f7f", "-", ".")
 LOOK: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -56,6 +57,7 @@ def style(kind: str) -> tuple[str, str, str]:
 def inline(figure: Any, title: str) -> str:
     """`figure` as an <svg> element whose ink is currentColor and whose colours are CSS variables with fallbacks."""
     buffer = io.StringIO()
+    width = figure.get_figwidth()
     with plt.rc_context({**LOOK, "svg.hashsalt": title}):
         nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
@@ -68,7 +70,7 @@ def inline(figure: Any, title: str) -> str:
         svg = svg.replace(colour, f"var(--{kind.replace('_', '-')}, {colour})")
     label = title.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
     svg = re.sub(r'(<svg [^>]*?) width="[^"]*"| height="[^"]*pt"', r"\1", svg, count=2)
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" style="max-width: {WIDTH * width:.0f}rem" ', 1)
 
 
 def scoreboard_figure(scores: Sequence[Score]) -> str | None:
@@ -111,7 +113,9 @@ def band(axis: Any, x: Sequence[float], values: Sequence[Estimate], kind: str, l
     colour, line, marker = style(kind)
     mean = [100 * v.mean for v in values]
     every = 1 if marks else max(1, len(x) // 20)
-    axis.plot(x, mean, ls=line, lw=1.6, marker=marker, markevery=every, ms=4, color=colour, label=label)
+    above = 3 if kind == "pat" else 2
+    look = {"ls": line, "lw": 1.6, "marker": marker, "markevery": every, "ms": 4, "color": colour, "zorder": above}
+    axis.plot(x, mean, label=label, **look)
     if all(v.half is not None for v in values):
         half = [100 * (v.half or 0.0) for v in values]
         low = [max(0.0, m - h) for m, h in zip(mean, half, strict=True)]  # an accuracy stays in [0, 100] %
@@ -142,7 +146,7 @@ def curves_figure(experiment: str, groups: Sequence[Group]) -> str | None:
             axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
             axis.grid(alpha=0.2)
         lines, labels = axes[0].get_legend_handles_labels()
-        figure.legend(lines, labels, loc="outside lower center", ncols=4, handlelength=3.2)
+        figure.legend(lines, labels, loc="outside lower center", ncols=3, handlelength=3.2, fontsize=8)
     return inline(figure, f"{experiment}: validation accuracy by epoch on device and model")
 
 
@@ -174,5 +178,5 @@ def gap_figure(experiment: str, groups: Sequence[Group]) -> str | None:
             band(axis, [100 * (g.gap or 0.0) for g in members], [g.on_device for g in members], first.kind, label, True)
         axis.set(xlabel="reality gap: relative change of each constant (± %)", ylabel="test accuracy on the device (%)")
         axis.grid(alpha=0.2)
-        figure.legend(loc="outside lower center", ncols=3, handlelength=3.2)
+        figure.legend(loc="outside lower center", ncols=3, handlelength=3.2, fontsize=8)
     return inline(figure, f"{experiment}: test accuracy on the device by reality gap")

@@ -202,6 +202,10 @@ def read_config(path: Path) -> dict[str, Any]:
     for part in ("training", "device", "architecture", "trainer", "task"):
         if not isinstance(content.get(part), dict):
             raise Damaged(f"{path.name} has no {part}")
+    for part, key in (("device", "gap"), ("task", "batch_size")):
+        value = content[part].get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise Damaged(f"{path.name}: {part}.{key}={value} must be a number")
     return {str(key): value for key, value in content.items()}
 
 
@@ -236,14 +240,24 @@ def checked_card(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     """A twin card or a demo that has what its table needs. Raises Damaged."""
     try:
         if path.name == "card.json":
+            list(content.get("verdict", ()))
+            cost = content.get("measurements") or {}
+            for count in (cost.get("fitted", 0), cost.get("device_samples", 0)):
+                int(count)
             for fit in content["fits"].values():
                 float(fit["error"]), float(fit["r2"])
+                jacobian = fit.get("jacobian") or {}
+                for value in (fit.get("noise"), fit.get("bias"), *jacobian.values()):
+                    float(0 if value is None else value)
         else:
+            [float(v) for v in (content.get("references") or {}).values()]
             for entry in content["gaps"]:
                 float(entry["gap"])
+                for pair in entry.get("pat_minus", {}).values():
+                    float(pair["difference"]), float(pair["error"]), str(pair["verdict"])
                 for row in entry["modes"].values():
                     [float(v) for v in (*row["device"], *row["model"], row["output_gap"])]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise Damaged(f"{path.name} is incomplete ({type(error).__name__}: {error})") from error
     return content
 
@@ -262,5 +276,5 @@ def physical_parameters(card: dict[str, Any]) -> int | None:
     """Trainable parameters of all physical layers, from devices.json."""
     try:
         return sum(int(device["trainable"]) for device in card["devices"].values())
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None
