@@ -43,7 +43,9 @@ def train(config: Config, *, callbacks: Sequence[Any] = (), test: bool = True) -
     experiment.task.setup()
     if not test:
         del experiment.task.test
-    trainer, clock = make_trainer(config, folder, callbacks)
+    trainer, clock = make_trainer(config, folder)
+    own = len(trainer.checkpoint_callbacks)
+    trainer.callbacks[-own:-own] = callbacks  # after metrics.csv, before the checkpoints, which Lightning keeps last
     runs.create(folder)
     write_description(folder, experiment)
     say(experiment, folder)
@@ -91,7 +93,7 @@ def resume_from(config: Config) -> Path | None:
     return Path(config["out"]) if config["out"] else run_folder(path)
 
 
-def make_trainer(config: Config, folder: Path, extra: Sequence[Any] = ()) -> tuple[Any, Any]:
+def make_trainer(config: Config, folder: Path) -> tuple[Any, Any]:
     """Lightning's Trainer with the project's callbacks and loggers."""
     import pytorch_lightning as pl
     from pytorch_lightning.callbacks import ModelCheckpoint
@@ -114,7 +116,6 @@ def make_trainer(config: Config, folder: Path, extra: Sequence[Any] = ()) -> tup
             enable_version_counter=False,
         ),
         LastCheckpoint(checkpoints / "last.ckpt"),
-        *extra,
     ]
     if config["trainer"].get("enable_progress_bar", True):
         callbacks.append(Progress())
