@@ -209,3 +209,12 @@ def test_a_table_of_constants_is_filled_entry_by_entry() -> None:
     with pytest.raises(UserError, match=r"use \+device.parts.NAME=VALUE"):
         checked("train", ["device.parts={gain: 1}"])
     assert checked("train", ["+device.parts.gain=1"])["device"]["parts"] == {"gain": 1}
+
+
+def test_a_key_that_an_experiment_left_behind_is_named_with_its_remedy() -> None:
+    left = ["experiment=digits", "architecture=ensemble"]
+    with pytest.raises(
+        UserError, match=r"architecture.depth=3 is not an option of Ensemble; take it out with ~architecture.depth"
+    ):
+        build(checked("train", left))
+    assert build(checked("train", [*left, "~architecture.depth"])).layers

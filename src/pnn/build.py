@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -64,12 +65,22 @@ def build(config: Config) -> Experiment:
         network = architecture(laboratory, task)
         optimizer.groups(network)  # refuses a factor without a parameter
     except (ValueError, TypeError) as error:
-        raise UserError(str(error)) from error
+        raise UserError(explained(error, config)) from error
     noisy = [
         b.model for b in laboratory.benches if training["name"] == "in_silico" and getattr(b.model, "with_noise", False)
     ]
     module = PNNModule(network, optimizer, laboratory.devices, training["penalty"], config, noisy)
     return Experiment(config, task, laboratory, network, module)
+
+
+def explained(error: Exception, config: Config) -> str:
+    """The message of a constructor that refused its arguments; a key that an experiment left behind is named as such."""
+    found = re.fullmatch(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    for group in ("architecture", "system", "device", "model") if found else ():
+        if found and found[2] in config[group] and str(config[group]["_target_"]).endswith(f".{found[1]}"):
+            value = config[group][found[2]]
+            return f"{group}.{found[2]}={value} is not an option of {found[1]}; take it out with ~{group}.{found[2]}"
+    return str(error)
 
 
 #: Keys of a system's YAML that are about encoder and read-out, not about its physics, and their names in a Laboratory.
