@@ -27,6 +27,7 @@ from pnn.reporting.scoreboard import (
     MISSED,
     NO_NUMBER,
     NOT_RUN,
+    NOT_SHOWN,
     REACHED,
     Score,
     Target,
@@ -266,6 +267,13 @@ def test_better_than_another_kind_needs_the_whole_interval(tmp_path: Path, gain:
     result: Score = score(claim(claim="better_than", than="linear_classifier"), groups_of(tmp_path))
     assert result.verdict == verdict
     assert "±" in result.why
+
+
+def test_single_runs_do_not_show_that_one_kind_is_better(tmp_path: Path) -> None:
+    fake(tmp_path / "pat", 0.9)
+    fake(tmp_path / "lin", 0.8, architecture___target_="pnn.architectures.LinearClassifier")
+    result = score(claim(claim="better_than", than="linear_classifier"), groups_of(tmp_path))
+    assert result.verdict == NOT_SHOWN and "+10.00 points; too few runs" in result.why
 
 
 def test_the_papers_claims_can_be_read_and_name_what_is_shipped() -> None:

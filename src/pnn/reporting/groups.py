@@ -72,8 +72,9 @@ class Group:
 
     @property
     def commits(self) -> list[str]:
-        """The commits that ran, in the order of the runs."""
-        return list(dict.fromkeys(str(r.summary.get("commit", "unknown")) for r in self.runs))
+        """The commits that ran, in the order of the runs: those at the start, before anyone changed the checkout."""
+        both = [r.environment.get("commit", r.summary.get("commit", "unknown")) for r in self.runs]
+        return list(dict.fromkeys(str(commit) for commit in both))
 
     @property
     def epochs(self) -> int | None:

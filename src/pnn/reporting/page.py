@@ -11,7 +11,7 @@ from typing import Any
 from pnn.reporting import figures, tables
 from pnn.reporting.folders import Found
 from pnn.reporting.groups import Group, by_experiment, representatives
-from pnn.reporting.scoreboard import MARKS, MISSED, NO_NUMBER, NOT_RUN, REACHED, Score
+from pnn.reporting.scoreboard import MARKS, MISSED, NO_NUMBER, NOT_RUN, NOT_SHOWN, REACHED, Score
 from pnn.reporting.tables import Table
 
 NOTE = (
@@ -108,7 +108,7 @@ def study_sections(found: Found) -> list[Section]:
 
 
 def verdict_counts(scores: Sequence[Score]) -> dict[str, int]:
-    return {v: sum(s.verdict == v for s in scores) for v in (REACHED, MISSED, NOT_RUN, NO_NUMBER)}
+    return {v: sum(s.verdict == v for s in scores) for v in (REACHED, MISSED, NOT_SHOWN, NOT_RUN, NO_NUMBER)}
 
 
 def render(scores: Sequence[Score], groups: Sequence[Group], found: Found) -> str:

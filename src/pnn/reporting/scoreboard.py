@@ -11,7 +11,8 @@ from pnn.errors import UserError
 from pnn.reporting.groups import KINDS, Group, differences, kind_of, settings_of
 from pnn.reporting.statistics import Estimate, difference
 
-REACHED, MISSED, NOT_RUN, NO_NUMBER = "reached", "not reached", "not run", "no number to compare"
+REACHED, MISSED, NOT_SHOWN = "reached", "not reached", "not shown"
+NOT_RUN, NO_NUMBER = "not run", "no number to compare"
 MARKS = {"paper": "paper", "reference": "reference code", "recall": "recalled, unverified"}
 CLAIMS = ("at_least", "at_most", "better_than")
 
@@ -131,12 +132,12 @@ def measured(target: Target, ours: Estimate) -> tuple[str, str]:
 
 
 def compared(ours: Group, against: Group) -> tuple[str, str]:
-    """better_than: the 95 % interval of the difference lies above zero; with one run, the difference does."""
+    """better_than: the 95 % interval of the difference lies above zero; single runs show nothing either way."""
     key = "test_accuracy_device"
     gain = difference(ours.values(key), against.values(key))
     text = signed(gain.mean)
     if gain.half is None:
-        return (REACHED if gain.mean > 0 else MISSED), f"{text} points; too few runs for an interval"
+        return NOT_SHOWN, f"{text} points; too few runs for an interval"
     return (REACHED if gain.mean > gain.half else MISSED), f"{text} ± {100 * gain.half:.2f} points"
 
 
