@@ -63,7 +63,7 @@ reproduce-fig2: setup ## plate, circuit and second-harmonic generation on MNIST,
 	  $(call run,$$name/linear_physics,experiment=$$name reference=linear); \
 	  $(call run,$$name/clamped,experiment=$$name reference=clamped); \
 	  $(call run,$$name/identity,experiment=$$name reference=identity); \
-	  $(call run,$$name/linear_classifier,experiment=$$name architecture=linear optimizer.factors={}); done
+	  $(call run,$$name/linear_classifier,experiment=$$name reference=linear_classifier); done
 
 reproduce-vowels: setup ## second-harmonic generation on spoken vowels, PAT and in silico, ten speaker-disjoint splits
 	@set -e; for split in 0 1 2 3 4 5 6 7 8 9; do for mode in pat in_silico; do \

@@ -13,6 +13,7 @@ from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 from torch import nn
 
+from pnn.architectures import LinearClassifier
 from pnn.devices import lab
 from pnn.encodings import Direct, Encoder, Mask
 from pnn.errors import UserError
@@ -59,8 +60,10 @@ def build(config: Config) -> Experiment:
     task = instantiate(config["task"])
     training = config["training"]
     laboratory = make_laboratory(config)
-    architecture = instantiate(config["architecture"])
-    optimizer = instantiate(config["optimizer"])
+    if config.get("reference") == "linear_classifier":  # whatever the wiring was: there is nothing to wire
+        architecture, optimizer = LinearClassifier, instantiate({**config["optimizer"], "factors": {}})
+    else:
+        architecture, optimizer = instantiate(config["architecture"]), instantiate(config["optimizer"])
     try:
         network = architecture(laboratory, task)
         optimizer.groups(network)  # refuses a factor without a parameter
@@ -105,7 +108,8 @@ def make_laboratory(config: Config) -> Laboratory:
         mode=instantiate(config["training"]["mode"]),
         reuse=config.get("one_device", False),
     )
-    return laboratory if config.get("reference") is None else referred(laboratory, config["reference"])
+    reference = config.get("reference")
+    return laboratory if reference in (None, "linear_classifier") else referred(laboratory, reference)
 
 
 def referred(laboratory: Laboratory, reference: str) -> Laboratory:

@@ -113,7 +113,7 @@ NUMBERS = (
 )
 
 CHOICES: dict[str, tuple[str | None, ...]] = {
-    "reference": (None, "identity", "clamped", "linear"),
+    "reference": (None, "identity", "clamped", "linear", "linear_classifier"),
     "model.measure.plan": ("uniform", "lowpass", "visited"),
     "system.encoding.layout": ("interleaved", "blocks"),
     "system.readout.normalise": ("none", "max"),
