@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -159,22 +160,23 @@ def write_description(folder: Path, experiment: Any) -> None:
     from omegaconf import OmegaConf
 
     from pnn import runs
+    from pnn.budget import budget
 
     config = {**experiment.config, "out": str(folder)}
     runs.write_atomically(folder / "config.yaml", lambda p: p.write_text(OmegaConf.to_yaml(OmegaConf.create(config))))
     if experiment.config["ckpt_path"] is None:
         runs.write_json(folder / "environment.json", runs.environment(sys.argv))
-    card = {
-        "recipe": experiment.config["device"],
-        "devices": {
-            name: {
-                "inputs": layer.input_size,
-                "outputs": layer.output_size,
-                "trainable": sum(t.numel() for t in layer.parameters() if t.requires_grad),
-            }
-            for name, layer in experiment.layers.items()
-        },
+    needs = budget(experiment.network, experiment.laboratory, experiment.task.features)
+    devices = {
+        name: {
+            "inputs": layer.input_size,
+            "outputs": layer.output_size,
+            "trainable": sum(t.numel() for t in layer.parameters() if t.requires_grad),
+            **asdict(needs.layers[name]),
+        }
+        for name, layer in experiment.layers.items()
     }
+    card = {"recipe": experiment.config["device"], "digital_macs": needs.digital_macs, "devices": devices}
     runs.write_json(folder / "devices.json", card)
 
 

@@ -177,7 +177,7 @@ class ElectronicOscillator(System):
             v_L = self._record(u, table.reshape(-1, table.shape[-1]), [int(n) for n in count.flatten()])
             y = v_L * (self.gain / self.amplitude).reshape(-1, 1, 1)
             y = y.reshape(x.shape)
-            return y if stretch is None else delayed(y, stretch * self.input_size)
+            return y if stretch is None else delayed(y, (stretch * self.input_size).to(y))
 
     def _record(self, u: Tensor, table: Tensor, substeps: list[int]) -> Tensor:
         """v_L (S, B, N) of u (S, B, N)."""
@@ -186,6 +186,10 @@ class ElectronicOscillator(System):
         if len(set(substeps)) == 1:
             return plain_record(u, table, substeps[0])
         return torch.cat([plain_record(u[s : s + 1], table[s : s + 1], n) for s, n in enumerate(substeps)])
+
+    @property
+    def record_seconds(self) -> float:
+        return self.input_size * self.sample_time
 
     def operations(self) -> int:
         """Each of four stages: 12 for the circuit, and 20 for each softplus of the transistor (two) and its diode."""
@@ -226,11 +230,14 @@ def plain_record(u: Tensor, table: Tensor, substeps: int) -> Tensor:
 
 def delayed(y: Tensor, delay: Tensor) -> Tensor:
     """y (..., N) read `delay` (..., 1) samples later, by linear interpolation; 0 before the record, its end after it."""
+    padded = torch.cat([torch.zeros_like(y[..., :1]), y, y[..., -1:]], -1)  # samples −1 … N
+    if bool((delay.abs() <= 1).all()):
+        rise = padded.diff()
+        return y.addcmul(delay.clamp(min=0), rise[..., 1:]).addcmul(delay.clamp(max=0), rise[..., :-1])
     N = y.shape[-1]
-    position = torch.arange(N, dtype=y.dtype, device=y.device) + delay.to(y)
+    position = torch.arange(N, dtype=y.dtype, device=y.device) + delay
     position = position.clamp(-1, N - 1).expand(y.shape)
     left = position.floor()
-    padded = torch.cat([torch.zeros_like(y[..., :1]), y, y[..., -1:]], -1)  # samples −1 … N
     index = left.long() + 1
     early, late = padded.gather(-1, index), padded.gather(-1, index + 1)
     return early + (position - left) * (late - early)

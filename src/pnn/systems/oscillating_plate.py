@@ -262,6 +262,10 @@ class OscillatingPlate(System):
             y = y + weight * torch.where(at > 0, fine.gather(-1, at.clamp(min=0)), 0.0)
         return y
 
+    @property
+    def record_seconds(self) -> float:
+        return self.input_size * self.step
+
     def operations(self) -> int:
         """The triangle of the record's Toeplitz matrix; with the cubic also those of displacement, force and its record."""
         N, M = self.input_size, self.input_size * self.substeps

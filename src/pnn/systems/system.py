@@ -84,6 +84,11 @@ class System(nn.Module):
         """Multiply-accumulate operations that a digital computer needs for one sample."""
         return 0
 
+    @property
+    def record_seconds(self) -> float | None:
+        """How long one record takes, s; None where the physics has no absolute scale of time or the instrument sets it."""
+        return None
+
     def converged(self) -> System:
         """A copy at the numerical resolution of a device, which is the truth; the digital model may be coarser."""
         return copy.deepcopy(self)
