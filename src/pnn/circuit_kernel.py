@@ -123,9 +123,12 @@ def rates(i: Any, w: Any, u: Any, row: Any) -> Any:
     v = w + kappa * u
     forward, up = softplus(m * (v - V))
     reverse, down = softplus(m * (v - V - n * v))
-    body, on = softplus(s - r * v)
-    drain = p * (forward * forward - reverse * reverse) - g * (body - sp_s)
-    slope = (p + p) * (m * forward * up - (m - m * n) * reverse * down) + g * r * on
+    drain = p * (forward * forward - reverse * reverse)
+    slope = (p + p) * (m * forward * up - (m - m * n) * reverse * down)
+    if g > like(0.0, g):  # the same for all records: the compiler takes it out of their loop
+        body, on = softplus(s - r * v)
+        drain -= g * (body - sp_s)
+        slope += g * r * on
     return a * (u - R * i - v), b * (i - drain), slope
 
 

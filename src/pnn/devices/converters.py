@@ -17,6 +17,8 @@ def quantise(signal: Tensor, bits: int | None, full_scale: float) -> Tensor:
         return signal
     step = 2 * full_scale / (2**bits - 2)
     clamped = signal.clamp(-full_scale, full_scale)
+    if not clamped.requires_grad:
+        return clamped.div_(step).round_().mul_(step)
     return clamped + ((clamped / step).round() * step - clamped).detach()
 
 

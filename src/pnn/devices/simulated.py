@@ -83,7 +83,7 @@ class SimulatedDevice:
     def _measure(self, x: Tensor, theta: tuple[Tensor, ...]) -> Tensor:
         drive = quantise(x, self.dac_bits, self.dac_range)
         if self.input_noise:
-            drive = drive + self.input_noise * self._normal(drive.shape, drive)
+            drive = drive.add(self._normal(drive.shape, drive), alpha=self.input_noise)
         drift = 1 + self._next_drift(x[..., 0].numel()) if self.drift else 1.0
         if self._drifts is not None and self.system.drift_constant:
             setattr(self.system, self.system.drift_constant, self._drifts.to(drive) * drift)
@@ -97,7 +97,7 @@ class SimulatedDevice:
         if self.relative_noise:
             y = y * (1 + self.relative_noise * self._normal(y.shape, y))
         if self.output_noise:
-            y = y + self.output_noise * self._normal(y.shape, y)
+            y = y.add(self._normal(y.shape, y), alpha=self.output_noise)
         return quantise(y, self.adc_bits, self.adc_range)
 
     def _normal(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
