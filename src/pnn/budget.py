@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from pnn.gradients import Transform
 from pnn.layers import Laboratory, PhysicalLayer
 
 
@@ -49,10 +51,10 @@ def budget(network: nn.Module, laboratory: Laboratory, features: int) -> Budget:
     def passed(name: str, drive: Tensor) -> None:
         records[name] += drive[..., 0].numel()
 
-    products = {op: _elementwise for op in (torch.ops.aten.mul, torch.ops.aten.div)}
+    products = dict.fromkeys((torch.ops.aten.mul, torch.ops.aten.div), _elementwise)
     try:
         for name, layer in layers.items():
-            layer.mode = lambda _device, _model, size=layer.record_size: lambda u, *_: u.new_zeros(*u.shape[:-1], size)
+            layer.mode = partial(_silent, layer.record_size)
             layer.probe = lambda u, _y, name=name: passed(name, u)
             layer.input_range = (-math.inf, math.inf)  # the penalty belongs to training
         like = next(network.parameters())
@@ -65,6 +67,11 @@ def budget(network: nn.Module, laboratory: Laboratory, features: int) -> Budget:
         {name: _use(layer, systems[id(layer.device)], records[name]) for name, layer in layers.items()},
         counter.get_total_flops() // 2,
     )
+
+
+def _silent(size: int, _device: Any, _model: Any) -> Transform:
+    """A training mode in which the device answers zeros."""
+    return lambda u, *_: u.new_zeros(*u.shape[:-1], size)
 
 
 def _elementwise(*_shapes: Any, out_shape: tuple[int, ...], **_options: Any) -> int:

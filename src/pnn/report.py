@@ -6,8 +6,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pnn.errors import UserError
+
+if TYPE_CHECKING:
+    from pnn.reporting.folders import Found
+    from pnn.reporting.results import Results
 
 PAGE = "report.html"
 DEFAULT = Path("outputs") / "report"
@@ -24,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "examples:\n"
         "  pnn-report outputs\n"
         "  pnn-report outputs/fig3_fashion_mnist outputs/vowels_shg --out outputs/report-oscillators\n"
-        "  pnn-report outputs --markdown docs/RESULTS.md",
+        "  pnn-report outputs --markdown docs/RESULTS.md\n"
+        "  pnn-report outputs --readme README.md",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -33,12 +39,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--out", type=Path, default=DEFAULT, metavar="FOLDER", help=f"where to write; default {DEFAULT}"
     )
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write all tables and sentences as Markdown")
     parser.add_argument(
-        "--markdown", type=Path, metavar="FILE", help="also write scoreboard and references as Markdown"
+        "--readme",
+        type=Path,
+        metavar="FILE",
+        help="also replace what FILE has between <!-- results --> and <!-- /results --> with a short scoreboard",
     )
     options = parser.parse_args(arguments)
     try:
-        print(report(options.folders, options.out, options.markdown))
+        print(report(options.folders, options.out, options.markdown, options.readme))
     except UserError as error:
         print(f"pnn: {error}", file=sys.stderr)
         sys.exit(2)
@@ -46,12 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
-def report(folders: Sequence[Path], out: Path = DEFAULT, markdown: Path | None = None) -> str:
+def report(
+    folders: Sequence[Path], out: Path = DEFAULT, markdown: Path | None = None, readme: Path | None = None
+) -> str:
     """Write the report of `folders` into `out`; returns the printed summary. Raises UserError before it writes."""
-    from pnn.config import conf_dir
     from pnn.reporting.folders import find
-    from pnn.reporting.groups import group
-    from pnn.reporting.scoreboard import commanded, score, targets
 
     found = find(folders)
     check_place("--out", out)
@@ -59,23 +68,37 @@ def report(folders: Sequence[Path], out: Path = DEFAULT, markdown: Path | None =
         if markdown.is_dir():
             raise UserError(f"--markdown {markdown} is a folder; name a file")
         check_place("--markdown", markdown.parent)
+    results = judge(found)
+
+    from pnn.reporting import page, tables
+
+    files = {out / name: text for name, text in tables.csv_tables(results).items()}
+    if readme is not None:
+        files[readme] = page.with_digest(readme, results)
+    if markdown is not None:
+        files[markdown] = page.markdown(results)
+    files = {out / PAGE: page.render(results), **files}
+    write(files)
+    counts = ", ".join(f"{n} {verdict}" for verdict, n in results.counts.items() if n)
+    lines = [f"{len(found.runs)} runs in {len(results.groups)} groups; claims: {counts}"]
+    lines += [f"{p.state}: {p.folder}: {p.what}" for p in found.problems]
+    return "\n".join([*lines, *(f"written: {path}" for path in files)])
+
+
+def judge(found: Found) -> Results:
+    """Group the runs and score the claims of conf/paper.yaml; prices from conf/costs.yaml."""
+    from pnn.config import conf_dir
+    from pnn.reporting.costs import prices
+    from pnn.reporting.groups import group
+    from pnn.reporting.results import Results
+    from pnn.reporting.scoreboard import commanded, score, targets
+
     groups = group(found.runs)
     claims = targets(conf_dir() / "paper.yaml")
     experiments = {g.experiment for g in groups}
     commands = commanded([claim for claim in claims if claim.experiment in experiments])
     scores = [score(target, groups, commands) for target in claims]
-
-    from pnn.reporting import page, tables
-
-    files = {out / PAGE: page.render(scores, groups, found)}
-    files |= {out / name: text for name, text in tables.csv_tables(scores, groups, found).items()}
-    if markdown is not None:
-        files[markdown] = page.markdown(scores, groups, found)
-    write(files)
-    counts = ", ".join(f"{n} {verdict}" for verdict, n in page.verdict_counts(scores).items() if n)
-    lines = [f"{len(found.runs)} runs in {len(groups)} groups; claims: {counts}"]
-    lines += [f"{p.state}: {p.folder}: {p.what}" for p in found.problems]
-    return "\n".join([*lines, *(f"written: {path}" for path in files)])
+    return Results(scores, groups, found, prices(conf_dir() / "costs.yaml"))
 
 
 def check_place(option: str, folder: Path) -> None:

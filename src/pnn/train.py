@@ -45,9 +45,11 @@ def train(config: Config, *, callbacks: Sequence[Any] = (), test: bool = True) -
     if not test:
         del experiment.task.test
     trainer, clock = make_trainer(config, folder)
+    while not runs.create(folder, resumed=resumed is not None):  # another process took it in the same second
+        folder = runs.new_folder(config["out"], config["name"])
+        trainer, clock = make_trainer(config, folder)
     own = len(trainer.checkpoint_callbacks)
     trainer.callbacks[-own:-own] = callbacks  # after metrics.csv, before the checkpoints, which Lightning keeps last
-    runs.create(folder)
     write_description(folder, experiment)
     say(experiment, folder)
     if resumed is None:  # a resumed run finds its digital models in the checkpoint

@@ -17,9 +17,11 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.ticker import MaxNLocator
 
+from pnn.reporting.gaps import gap_series
 from pnn.reporting.groups import KINDS, Group, representatives
 from pnn.reporting.scoreboard import MISSED, REACHED, Score
 from pnn.reporting.statistics import Estimate, estimate
+from pnn.reporting.transfer import Matrix
 
 #: A colour that no figure uses: becomes the page's text colour.
 INK = "#010203"
@@ -32,6 +34,7 @@ STYLES = {
     "clamped": ("#e69f00", ":", "v"),
     "linear_physics": ("#56b4e9", "--", "P"),
     "linear_classifier": ("#808080", "-.", "X"),
+    "perceptron": ("#b8a200", "--", "h"),
 }
 WIDTH = 6.6  # rem on the page for an inch of figure
 OTHER = ("#7f7f7f", "-", ".")
@@ -150,20 +153,6 @@ def curves_figure(experiment: str, groups: Sequence[Group]) -> str | None:
     return inline(figure, f"{experiment}: validation accuracy by epoch on device and model")
 
 
-def gap_series(groups: Sequence[Group]) -> list[tuple[Group, list[Group]]]:
-    """Series of groups that differ in device.gap alone: (one of them, all by rising gap), two gaps or more each."""
-    series: dict[str, list[Group]] = {}
-    for one in groups:
-        if one.gap is not None:
-            rest = {k: v for k, v in one.settings.items() if k != "device.gap"}
-            series.setdefault(f"{one.kind} {sorted(rest.items(), key=str)}", []).append(one)
-    return [
-        (members[0], sorted(members, key=lambda g: g.gap or 0.0))
-        for members in series.values()
-        if len({g.gap for g in members}) > 1
-    ]
-
-
 def gap_figure(experiment: str, groups: Sequence[Group]) -> str | None:
     """Test accuracy on the device against the reality gap, by kind; None unless some runs differ in the gap alone."""
     series = gap_series(groups)
@@ -171,7 +160,8 @@ def gap_figure(experiment: str, groups: Sequence[Group]) -> str | None:
         return None
     with plt.rc_context(LOOK):
         figure, axis = plt.subplots(figsize=(6.5, 3.8), layout="constrained")
-        for first, members in series:
+        for line in series:
+            first, members = line.first, line.members
             counts = sorted({g.on_device.n for g in members})
             seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
             label = f"{first.label}, n = {seeds}"
@@ -180,3 +170,34 @@ def gap_figure(experiment: str, groups: Sequence[Group]) -> str | None:
         axis.grid(alpha=0.2)
         figure.legend(loc="outside lower center", ncols=3, handlelength=3.2, fontsize=8)
     return inline(figure, f"{experiment}: test accuracy on the device by reality gap")
+
+
+def transfer_figure(matrix: Matrix) -> str:
+    """Heat map, trained gap × distance of the device: mean accuracy; a frame marks the distance up to which it is tolerated."""
+    distances, rows = matrix.distances, matrix.rows
+    cells = [[row.at(d) for d in distances] for row in rows]
+    means = [[math.nan if c is None else 100 * c.mean for c in line] for line in cells]
+    seen = [v for line in means for v in line if not math.isnan(v)]
+    low, high = min(seen), max(max(seen), min(seen) + 1e-9)
+    with plt.rc_context(LOOK):
+        figure, axis = plt.subplots(figsize=(2.2 + 0.85 * len(distances), 1.3 + 0.5 * len(rows)), layout="constrained")
+        mesh = axis.pcolormesh(means, cmap="cividis", vmin=low, vmax=high, edgecolors="face", lw=0.3)
+        for y, (row, line) in enumerate(zip(rows, cells, strict=True)):
+            for x, cell in enumerate(line):
+                if cell is not None:
+                    ink = "#ffffff" if (100 * cell.mean - low) / (high - low) < 0.55 else "#000000"
+                    half = "" if cell.half is None else f"\n± {100 * cell.half:.1f}"
+                    axis.text(x + 0.5, y + 0.5, f"{100 * cell.mean:.1f}{half}", ha="center", va="center", color=ink)
+            if row.tolerance is not None:
+                edge = distances.index(row.tolerance) + 1
+                axis.plot([edge, edge], [y + 0.04, y + 0.96], color=STYLES["in_silico"][0], lw=4, solid_capstyle="butt")
+        axis.plot([], [], color=STYLES["in_silico"][0], lw=4, label="within 1 point of distance 0 up to here")
+        axis.set_xticks([x + 0.5 for x in range(len(distances))], [f"{d:g}" for d in distances])
+        axis.set_yticks([y + 0.5 for y in range(len(rows))], [f"{row.gap:g}" for row in rows])
+        axis.set(xlabel="distance of the device from the nominal constants (relative)", ylabel="trained gap")
+        axis.tick_params(length=0)
+        axis.spines[:].set_visible(False)
+        figure.legend(loc="outside upper center")
+        bar = figure.colorbar(mesh, ax=axis, label="accuracy (%)")
+        bar.outline.set_visible(False)
+    return inline(figure, f"{matrix.experiment}, {matrix.label}: accuracy by trained gap and distance of the device")

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +19,12 @@ NUMBERS = ("test_accuracy_device", "test_accuracy_model", "device_calls", "param
 #: Files that make a folder a training run's.
 MARKS = ("summary.json", "metrics.csv", "devices.json")
 #: JSON files that are read under their own names; any other may be what pnn-evaluate wrote.
-KNOWN = {"summary.json", "devices.json", "environment.json", "card.json", "demo.json"}
+KNOWN = {"summary.json", "devices.json", "environment.json", "card.json", "demo.json", "transfer.json"}
 #: Folders of a run that hold no runs.
 SKIPPED = {"checkpoints", "wandb", "tensorboard", "node_modules", "__pycache__"}
 LARGEST_JSON = 5_000_000
+#: The folder of a search's trial.
+TRIAL = re.compile(r"trial-\d+")
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,18 @@ class Run:
     summary: dict[str, Any]
     metrics: dict[str, list[float]] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
-    physical: int | None = None  # trainable parameters inside physical layers
+    devices: dict[str, Any] = field(default_factory=dict)  # devices.json
     pictures: tuple[Path, ...] = ()
     written: float = 0.0  # when summary.json was
+    transfer: dict[str, Any] | None = None  # transfer.json: {"trained_gap", "rows": [{"distance", "accuracy", …}]}
+
+    @property
+    def physical(self) -> int | None:
+        """Trainable parameters of all physical layers; None where devices.json does not say."""
+        try:
+            return sum(int(device["trainable"]) for device in self.devices["devices"].values())
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+            return None
 
 
 @dataclass(frozen=True)
@@ -89,15 +101,16 @@ def walk(folders: Sequence[Path]) -> Iterator[Path]:
         for place, below, _ in os.walk(top):
             below[:] = sorted(d for d in below if d not in SKIPPED and not d.startswith("."))
             if is_study(Path(place)):
-                below.clear()  # trials see no test data: they are no results
+                below[:] = [d for d in below if not TRIAL.fullmatch(d)]  # trials see no test data: they are no results
             if (real := Path(place).resolve()) not in seen:
                 seen.add(real)
                 yield Path(place)
 
 
 def is_study(folder: Path) -> bool:
-    """Whether pnn-sweep keeps a study there."""
-    return (folder / "sweep.yaml").is_file()
+    """Whether pnn-sweep keeps a search there: sweep.yaml with trials; a grid's folder holds ordinary runs."""
+    trials = any(TRIAL.fullmatch(place.name) for place in folder.iterdir())
+    return (folder / "sweep.yaml").is_file() and (trials or (folder / "trials.csv").is_file())
 
 
 def read_study(folder: Path, found: Found) -> None:
@@ -160,11 +173,24 @@ def read_run(folder: Path, found: Found) -> None:
             summary,
             metrics,
             lenient(folder / "environment.json"),
-            physical_parameters(lenient(folder / "devices.json")),
+            lenient(folder / "devices.json"),
             tuple(sorted(folder.glob("signals-*.png"))),
             (folder / "summary.json").stat().st_mtime,
+            transfer_of(folder, found),
         )
     )
+
+
+def transfer_of(folder: Path, found: Found) -> dict[str, Any] | None:
+    """transfer.json of a run; a damaged one is named, and the run still counts."""
+    path = folder / "transfer.json"
+    if not path.is_file():
+        return None
+    try:
+        return checked_transfer(read_json(path))
+    except Damaged as error:
+        found.problems.append(Problem(folder, "damaged", f"{error}; the run still counts"))
+        return None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -262,6 +288,18 @@ def checked_card(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
+def checked_transfer(content: dict[str, Any]) -> dict[str, Any]:
+    """What a transfer study wrote: accuracies in [0, 1] at distances >= 0. Raises Damaged."""
+    try:
+        numbers = [float(content["trained_gap"]), *(float(row["distance"]) for row in content["rows"])]
+        seen = [float(row["accuracy"]) for row in content["rows"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise Damaged(f"transfer.json is incomplete ({type(error).__name__}: {error})") from error
+    if not (seen and all(0 <= v <= 1 for v in seen) and all(0 <= v < math.inf for v in numbers)):
+        raise Damaged("transfer.json must hold rows with distances >= 0 and accuracies in [0, 1]")
+    return content
+
+
 def checked_alignment(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     """What pnn-evaluate diagnose=gradients wrote. Raises Damaged."""
     try:
@@ -270,11 +308,3 @@ def checked_alignment(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     except (KeyError, TypeError, ValueError) as error:
         raise Damaged(f"{path.name}: its alignment is incomplete ({error})") from error
     return content
-
-
-def physical_parameters(card: dict[str, Any]) -> int | None:
-    """Trainable parameters of all physical layers, from devices.json."""
-    try:
-        return sum(int(device["trainable"]) for device in card["devices"].values())
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-        return None

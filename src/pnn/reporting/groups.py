@@ -10,7 +10,7 @@ from typing import Any
 
 from pnn.modes import MODE_LABELS
 from pnn.reporting.folders import Run
-from pnn.reporting.statistics import Estimate, estimate
+from pnn.reporting.statistics import Estimate, difference, estimate, paired
 
 #: The rows of a reference table (PHYSICS of the project, "what the physical part really contributes"), in this order.
 KINDS = {
@@ -21,11 +21,24 @@ KINDS = {
     "clamped": "identity within the device's range",
     "linear_physics": "linearised physics",
     "linear_classifier": "linear classifier, no physics",
+    "perceptron": "perceptron with one hidden layer, no physics",
 }
+#: Architectures without any physical layer, by class, and their rows.
+DIGITAL = {"LinearClassifier": "linear_classifier", "Perceptron": "perceptron"}
 #: Keys that name a replica: runs that differ only here are the seeds of one group.
 SEEDS = ("seed", "device.seed", "task.seed", "task.split_seed")
 #: Keys that change where and how a run is written, not what it computes.
-IRRELEVANT = ("out", "ckpt_path", "logger", "twin", "task.path", "trainer.enable_progress_bar", "hydra")
+IRRELEVANT = (
+    "out",
+    "ckpt_path",
+    "logger",
+    "twin",
+    "task.path",
+    "trainer.enable_progress_bar",
+    "trainer.accelerator",
+    "trainer.devices",
+    "hydra",
+)
 
 
 @dataclass(frozen=True)
@@ -104,8 +117,9 @@ def flat(config: Any, prefix: str = "") -> dict[str, Any]:
 
 def kind_of(config: dict[str, Any]) -> str:
     """The row of the reference table: a reference, or the training mode."""
-    if str(config["architecture"].get("_target_", "")).rpartition(".")[2] == "LinearClassifier":
-        return "linear_classifier"
+    name = str(config["architecture"].get("_target_", "")).rpartition(".")[2]
+    if name in DIGITAL:
+        return DIGITAL[name]
     reference = config.get("reference")
     if reference is not None:
         return {"linear": "linear_physics"}.get(reference, str(reference))
@@ -191,3 +205,29 @@ def bases(groups: Sequence[Group]) -> dict[tuple[str, str], Group]:
         for kind in {g.kind for g in members}:
             found[name, kind] = shown.get(kind) or max((g for g in members if g.kind == kind), key=lambda g: g.weight)
     return found
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Test accuracy of one group minus that of another, and how its interval was made."""
+
+    estimate: Estimate
+    paired: bool
+
+    @property
+    def shown(self) -> bool:
+        """Whether the whole 95 % interval lies above zero."""
+        return self.estimate.half is not None and self.estimate.mean > self.estimate.half
+
+    @property
+    def how(self) -> str:
+        n = self.estimate.n
+        return f"paired t over {n} seeds or splits" if self.paired else "unpaired, Welch"
+
+
+def gain(ours: Group, against: Group, key: str = "test_accuracy_device") -> Gain:
+    """ours − against: paired where both have the same replicas (seeds, devices, splits), Welch's interval otherwise."""
+    first, second = ({replica(r.config): float(r.summary[key]) for r in g.runs} for g in (ours, against))
+    if first.keys() == second.keys():
+        return Gain(paired(list(first.values()), [second[name] for name in first]), True)
+    return Gain(difference(list(first.values()), list(second.values())), False)

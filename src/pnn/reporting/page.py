@@ -8,19 +8,42 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pnn.reporting import figures, tables
+from pnn.errors import UserError
+from pnn.reporting import costs, figures, gaps, transfer
 from pnn.reporting.folders import Found
 from pnn.reporting.groups import Group, by_experiment, representatives
-from pnn.reporting.scoreboard import MARKS, MISSED, NO_NUMBER, NOT_RUN, NOT_SHOWN, REACHED, Score
-from pnn.reporting.tables import Table
+from pnn.reporting.results import Results
+from pnn.reporting.scoreboard import MARKS, Score
+from pnn.reporting.tables.cards import alignment_table, demo_table, problem_table, study_table, twin_table
+from pnn.reporting.tables.costs import inference_table, price_table, training_table
+from pnn.reporting.tables.references import reference_table
+from pnn.reporting.tables.scoreboard import digest_table, scoreboard_table
+from pnn.reporting.tables.table import Table
+from pnn.reporting.tables.transfer import transfer_table
+from pnn.reporting.text import duration, settings_text
 
 NOTE = (
     "Accuracies are test accuracies, scored once with the parameters of the best validation epoch. ± is the half width of "
-    "the 95 % confidence interval (Student t) over n seeds or splits; with n = 1 there is no interval. Only runs that "
-    "differ in nothing but their seeds are averaged; of equal seeds the newest counts. Where several configurations fit a "
-    "claim, the one closest to its command stands, then the one trained longest, with most seeds, the newest: accuracy has "
-    "no say."
+    "the 95 % confidence interval (Student t) over n seeds or splits; with n = 1 there is no interval. Differences are "
+    "paired where both sides have the same seeds, devices and splits, and Welch's otherwise. Only runs that differ in "
+    "nothing but their seeds are averaged; of equal seeds the newest counts. A claim is answered by runs at the settings of "
+    "its command alone, not at a reduced scale; of several the one trained longest, with most seeds, the newest: accuracy "
+    "has no say."
 )
+TRANSFER_NOTE = (
+    "Networks trained on devices with a gap g, scored on fresh devices at a distance d. Of every network the mean over the "
+    "devices at a distance, then mean and 95 % interval over networks. Tolerance: the largest d whose mean accuracy is "
+    "within one point of that at d = 0, on the distances that were measured."
+)
+COST_NOTE = (
+    "One inference, records one after the other on one instrument. Stored parameters live in a memory (masks, offsets, "
+    "digital layers); physical ones are constants of the apparatus. MACs done by physics are what a digital computer would "
+    "need to compute the device's record at the simulation's resolution. Energies follow from the constants below, most of "
+    "them assumed: orders of magnitude, not measurements. —: an older run folder, or a system without an absolute scale of "
+    "time and energy (coupled oscillators)."
+)
+#: The README's results stand between these.
+BEGIN, END = "<!-- results -->", "<!-- /results -->"
 
 
 @dataclass(frozen=True)
@@ -40,6 +63,8 @@ class Section:
     svgs: tuple[str, ...] = ()
     pictures: tuple[Picture, ...] = ()
     notes: tuple[str, ...] = ()
+    says: tuple[str, ...] = ()  # what the numbers say, computed
+    more: Table | None = None
 
 
 def embedded(path: Path) -> list[Picture]:
@@ -60,7 +85,8 @@ def experiment_section(name: str, groups: Sequence[Group]) -> Section:
     pictures = [p for g in groups if g is shown.get(g.kind) for path in first_pictures(g) for p in embedded(path)]
     repeats = sum(g.repeats for g in groups)
     notes = [f"{repeats} older repetitions of the same seeds are not counted."] if repeats else []
-    return Section(name, tables.reference_table(groups), tuple(s for s in svgs if s), tuple(pictures), tuple(notes))
+    says = tuple(gaps.sentences(groups))
+    return Section(name, reference_table(groups), tuple(s for s in svgs if s), tuple(pictures), tuple(notes), says)
 
 
 def first_pictures(group: Group) -> tuple[Path, ...]:
@@ -77,7 +103,7 @@ def twin_sections(found: Found) -> list[Section]:
         if {"fitted", "device_samples"} <= set(cost):
             notes.append(f"fitted to {cost['fitted']:,} measurements; {cost['device_samples']:,} device samples in all")
         pictures = tuple(embedded(path.parent / "card.png"))
-        sections.append(Section(f"{what}: {path.parent}", tables.twin_table(card["fits"]), (), pictures, tuple(notes)))
+        sections.append(Section(f"{what}: {path.parent}", twin_table(card["fits"]), (), pictures, tuple(notes)))
     return sections
 
 
@@ -89,29 +115,48 @@ def demo_sections(found: Found) -> list[Section]:
         for name, value in (report.get("references") or {}).items():
             notes.append(f"{name.replace('_', ' ')}: {100 * value:.1f} %")
         pictures = tuple(embedded(path.parent / "demo.png"))
-        sections.append(Section(str(path.parent), tables.demo_table(report), (), pictures, tuple(notes)))
+        sections.append(Section(str(path.parent), demo_table(report), (), pictures, tuple(notes)))
     return sections
 
 
 def alignment_sections(found: Found) -> list[Section]:
     return [
-        Section(str(path), tables.alignment_table(report), notes=(f"checkpoint: {report.get('ckpt_path', 'unknown')}",))
+        Section(str(path), alignment_table(report), notes=(f"checkpoint: {report.get('ckpt_path', 'unknown')}",))
         for path, report in found.alignments
     ]
 
 
 def study_sections(found: Found) -> list[Section]:
     return [
-        Section(str(path.parent), tables.study_table(states), (), tuple(embedded(path.parent / "history.png")))
+        Section(str(path.parent), study_table(states), (), tuple(embedded(path.parent / "history.png")))
         for path, states in found.studies
     ]
 
 
-def verdict_counts(scores: Sequence[Score]) -> dict[str, int]:
-    return {v: sum(s.verdict == v for s in scores) for v in (REACHED, MISSED, NOT_SHOWN, NOT_RUN, NO_NUMBER)}
+def transfer_sections(groups: Sequence[Group]) -> list[Section]:
+    return [
+        Section(
+            f"{matrix.experiment}, {matrix.label}",
+            transfer_table(matrix),
+            (figures.transfer_figure(matrix),),
+            says=tuple(transfer.sentences(matrix)),
+        )
+        for matrix in transfer.matrices(groups)
+    ]
 
 
-def render(scores: Sequence[Score], groups: Sequence[Group], found: Found) -> str:
+def cost_sections(groups: Sequence[Group], rate: costs.Prices) -> list[Section]:
+    sections = []
+    for name, members in by_experiment(groups).items():
+        table, said = inference_table(members, rate), costs.equal_accuracy(members, rate)
+        if table.rows:
+            training = training_table(members, rate)
+            says = (said,) if said else ()
+            sections.append(Section(name, table, says=says, more=training if training.rows else None))
+    return sections
+
+
+def render(results: Results) -> str:
     """The page as HTML."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -119,59 +164,91 @@ def render(scores: Sequence[Score], groups: Sequence[Group], found: Found) -> st
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    found, groups = results.found, results.groups
     content: dict[str, Any] = {
         "note": NOTE,
-        "counts": verdict_counts(scores),
+        "transfer_note": TRANSFER_NOTE,
+        "cost_note": COST_NOTE,
+        "counts": results.counts,
         "runs": len(found.runs),
-        "seconds": tables.duration(sum(r.summary["wall_seconds"] for r in found.runs)),
-        "scoreboard": tables.scoreboard_table(scores),
-        "scoreboard_svg": figures.scoreboard_figure(scores),
-        "scores": scores,
+        "seconds": duration(results.seconds),
+        "scoreboard": scoreboard_table(results.scores),
+        "scoreboard_svg": figures.scoreboard_figure(results.scores),
+        "scores": results.scores,
         "marks": MARKS,
-        "settings_text": tables.settings_text,
         "experiments": [experiment_section(name, members) for name, members in by_experiment(groups).items()],
+        "transfers": transfer_sections(groups),
+        "costs": cost_sections(groups, results.rate),
+        "prices": price_table(results.rate),
         "twins": twin_sections(found),
         "demos": demo_sections(found),
         "alignments": alignment_sections(found),
         "studies": study_sections(found),
-        "problems": tables.problem_table(found),
-        "machines": machines(found),
+        "problems": problem_table(found),
+        "machines": results.machines,
     }
     return environment.get_template("page.html.j2").render(content)
 
 
-def machines(found: Found) -> list[str]:
-    """The machines that the runs name, each once."""
-    return sorted({str(r.environment["machine"]) for r in found.runs if "machine" in r.environment})
+def younger(score: Score) -> str:
+    """Settings of the command that are younger than our runs, as a clause."""
+    return f"; ours was run before {settings_text(score.younger)} came" if score.younger else ""
 
 
-def changes(score: Score) -> str:
-    """How our runs differ from the command of their claim, as a clause."""
-    return f"; ours differs by {tables.settings_text(score.changed)}" if score.changed else ""
+def bullets(says: Sequence[str]) -> list[str]:
+    """A Markdown list, where there is something to say."""
+    return ["\n".join(f"- {s}" for s in says)] if says else []
 
 
-def markdown(scores: Sequence[Score], groups: Sequence[Group], found: Found) -> str:
-    """Scoreboard and reference tables, with the commands."""
-    counts = ", ".join(f"{n} {verdict}" for verdict, n in verdict_counts(scores).items() if n)
-    seconds = tables.duration(sum(r.summary["wall_seconds"] for r in found.runs))
+def markdown(results: Results) -> str:
+    """Scoreboard, reference tables, transfer matrices and cost sheet, with the commands."""
+    scores, groups, found = results.scores, results.groups, results.found
+    counts = ", ".join(f"{n} {verdict}" for verdict, n in results.counts.items() if n)
     parts = [
         "# Results",
         "Generated by `pnn-report`; do not edit.",
-        f"{len(found.runs)} runs, {seconds} of training. Machine: {'; '.join(machines(found)) or 'unknown'}.",
+        f"{len(found.runs)} runs, {duration(results.seconds)} of training. "
+        f"Machine: {'; '.join(results.machines) or 'unknown'}.",
         NOTE,
         "## Scoreboard",
         f"Claims: {counts}.",
-        tables.scoreboard_table(scores).markdown(),
+        scoreboard_table(scores).markdown(),
         "### Commands and sources",
         "\n".join(
-            f"- {s.target.title} ({MARKS[s.target.mark]}: {s.target.source}): `{s.target.command}`{changes(s)}"
+            f"- {s.target.title} ({MARKS[s.target.mark]}: {s.target.source}): `{s.target.command}`{younger(s)}"
             for s in scores
         ),
     ]
     if groups:
         parts.append("## What the physical part contributes")
     for name, members in by_experiment(groups).items():
-        parts += [f"### {name}", tables.reference_table(members).markdown()]
+        parts += [f"### {name}", reference_table(members).markdown(), *bullets(gaps.sentences(members))]
+    if matrices := transfer.matrices(groups):
+        parts += ["## Transfer to other devices", TRANSFER_NOTE]
+        for matrix in matrices:
+            parts += [f"### {matrix.experiment}, {matrix.label}", transfer_table(matrix).markdown()]
+            parts += bullets(transfer.sentences(matrix))
+    if sections := cost_sections(groups, results.rate):
+        parts += ["## Cost sheet", COST_NOTE]
+        for section in sections:
+            parts += [f"### {section.title}: one inference", section.table.markdown(), *bullets(section.says)]
+            parts += [f"### {section.title}: training", section.more.markdown()] if section.more else []
+        parts += ["### Constants", price_table(results.rate).markdown()]
     if found.problems:
-        parts += ["## Runs that were not counted, or not wholly", tables.problem_table(found).markdown()]
+        parts += ["## Runs that were not counted, or not wholly", problem_table(found).markdown()]
     return "\n\n".join(parts) + "\n"
+
+
+def with_digest(path: Path, results: Results) -> str:
+    """The text of `path` with the scoreboard's digest between its markers. Raises UserError where they are missing."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UserError(f"--readme {path} cannot be read ({error})") from error
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end) or BEGIN in rest or END in before + after:
+        raise UserError(
+            f"--readme {path} needs {BEGIN} and, after it, {END}, each once; put them where the table belongs"
+        )
+    return f"{before}{begin}\n{digest_table(results.scores).markdown()}\n{end}{after}"

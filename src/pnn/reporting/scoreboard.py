@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from pnn.errors import UserError
-from pnn.reporting.groups import KINDS, Group, differences, kind_of, settings_of
-from pnn.reporting.statistics import Estimate, difference
+from pnn.reporting.groups import KINDS, Group, differences, gain, kind_of, settings_of
+from pnn.reporting.statistics import Estimate
+from pnn.reporting.text import points, settings_text, signed
 
 REACHED, MISSED, NOT_SHOWN = "reached", "not reached", "not shown"
 NOT_RUN, NO_NUMBER = "not run", "no number to compare"
@@ -56,8 +57,8 @@ class Score:
     against: Group | None
     verdict: str
     why: str
-    others: int = 0  # further configurations that fit and were not taken
-    changed: dict[str, Any] = field(default_factory=dict)  # settings in which our runs differ from the command's
+    others: int = 0  # further configurations of the same kind and gap that were not taken
+    younger: dict[str, Any] = field(default_factory=dict)  # settings of the command that came after our runs
 
 
 def targets(path: Path) -> list[Target]:
@@ -84,38 +85,64 @@ def commanded(claims: Sequence[Target]) -> list[Group]:
     return groups
 
 
-def nearest(one: Group, commands: Sequence[Group]) -> dict[str, Any]:
-    """Settings of `one` that differ from the command closest to it, gap included; {} where no command makes its kind."""
+def nearest(one: Group, commands: Sequence[Group]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """How `one` departs from the command closest to it: (settings that differ, settings that came after its runs).
+
+    A setting that the command has and the runs' configuration does not know is younger than the runs; everything else
+    that differs, gap, epochs and sizes included, is another experiment. ({}, {}) where no command makes its kind.
+    """
     same = [c for c in commands if (c.experiment, c.kind) == (one.experiment, one.kind)]
-    return min((differences(one, c, but=()) for c in same), key=len, default={})
+    found = min((differences(one, c, but=()) for c in same), key=len, default={})
+    younger = {key: value for key, value in found.items() if value is None and not knows(one, key)}
+    return {key: value for key, value in found.items() if key not in younger}, younger
+
+
+def knows(one: Group, key: str) -> bool:
+    """Whether the runs' configuration has `key`, if only as null."""
+    node: Any = one.runs[0].config if one.runs else {}
+    for part in key.split("."):
+        if not isinstance(node, dict) or part not in node:
+            return False
+        node = node[part]
+    return True
 
 
 def standing(groups: Sequence[Group], commands: Sequence[Group]) -> Group | None:
-    """The group that answers a claim: the closest to the commands, then by weight. Accuracy has no say."""
-    return max(groups, key=lambda g: (-len(nearest(g, commands)), *g.weight), default=None)
+    """The group that answers a claim: as the commands say, the closest to them, then by weight. Accuracy has no say."""
+    as_said = [g for g in groups if not nearest(g, commands)[0]]
+    return max(as_said, key=lambda g: (-len(nearest(g, commands)[1]), *g.weight), default=None)
 
 
 def score(target: Target, groups: Sequence[Group], commands: Sequence[Group] = ()) -> Score:
-    """The verdict on `target` from all groups; `commands` are what the claims' commands would run."""
+    """The verdict on `target` from all groups; `commands` are what the claims' commands would run.
+
+    Runs at other settings than the command's (a smoke or quick scale, say) do not answer a claim.
+    """
     fitting = [g for g in groups if target.fits(g)]
     wanted = [c for c in commands if target.fits(c)]
     ours = standing(fitting, wanted)
     if ours is None:
-        return Score(target, None, None, NOT_RUN, "")
-    others, changed = len(fitting) - 1, nearest(ours, wanted)
+        return Score(target, None, None, NOT_RUN, only_otherwise(fitting, wanted), len(fitting))
+    others, younger = len(fitting) - 1, nearest(ours, wanted)[1]
     against = None
     if target.claim == "better_than":
         rivals = [g for g in groups if (g.experiment, g.kind) == (target.experiment, target.than)]
         against = standing([g for g in rivals if g.device == ours.device] or rivals, commands)
         if against is None:
-            return Score(target, ours, None, NOT_RUN, f"no run of: {KINDS[str(target.than)]}", others, changed)
+            why = only_otherwise(rivals, commands) or "none"
+            return Score(target, ours, None, NOT_RUN, f"{KINDS[str(target.than)]}: {why}", others, younger)
         verdict, why = compared(ours, against)
     else:
         verdict, why = measured(target, ours.on_device)
-    count = len(changed)
-    if count:
-        why += f"; {count} setting{'s differ' if count > 1 else ' differs'} from the command's"
-    return Score(target, ours, against, verdict, why.removeprefix("; "), others, changed)
+    if younger:
+        why += f"; run before {', '.join(younger)} came"
+    return Score(target, ours, against, verdict, why.removeprefix("; "), others, younger)
+
+
+def only_otherwise(groups: Sequence[Group], commands: Sequence[Group]) -> str:
+    """What sets the closest of `groups` apart from the command; empty without groups."""
+    changed = min((nearest(g, commands)[0] for g in groups), key=len, default={})
+    return f"only with {settings_text(changed)}" if changed else ""
 
 
 def measured(target: Target, ours: Estimate) -> tuple[str, str]:
@@ -133,14 +160,7 @@ def measured(target: Target, ours: Estimate) -> tuple[str, str]:
 
 def compared(ours: Group, against: Group) -> tuple[str, str]:
     """better_than: the 95 % interval of the difference lies above zero; single runs show nothing either way."""
-    key = "test_accuracy_device"
-    gain = difference(ours.values(key), against.values(key))
-    text = signed(gain.mean)
-    if gain.half is None:
-        return NOT_SHOWN, f"{text} points; too few runs for an interval"
-    return (REACHED if gain.mean > gain.half else MISSED), f"{text} ± {100 * gain.half:.2f} points"
-
-
-def signed(fraction: float) -> str:
-    """Percentage points with a sign."""
-    return f"{100 * fraction:+.2f}".replace("-", "−")
+    found = gain(ours, against)
+    if found.estimate.half is None:
+        return NOT_SHOWN, f"{points(found.estimate)} points; too few runs for an interval"
+    return (REACHED if found.shown else MISSED), f"{points(found.estimate)} points, {found.how}"

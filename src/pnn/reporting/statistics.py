@@ -50,3 +50,8 @@ def difference(first: Sequence[float], second: Sequence[float]) -> Estimate:
         return Estimate(a.mean - b.mean, 0.0, n)
     freedom = total**2 / (va**2 / (len(first) - 1) + vb**2 / (len(second) - 1))
     return Estimate(a.mean - b.mean, half_width(math.sqrt(total), freedom), n)
+
+
+def paired(first: Sequence[float], second: Sequence[float]) -> Estimate:
+    """Mean of first − second, pair by pair, with Student's interval of the n differences. Raises ValueError without pairs."""
+    return estimate([a - b for a, b in zip(first, second, strict=True)])
