@@ -99,10 +99,8 @@ def combine(
         factor = scale * weight
         if base is None:
             base = vector * factor
-        elif isinstance(factor, Tensor):
-            base = base + vector * factor
         else:
-            base = torch.add(base, vector, alpha=factor)
+            base = plus(base, vector, factor)
     if base is None:
         raise ValueError("combine needs a base vector or one non-zero weight")
     return base
@@ -139,17 +137,50 @@ def integrate(
 
 
 def positions_from_rest(
-    force: Force, q: Tensor, duration: float | Tensor, steps: int, scheme: Scheme, columns: slice = ALL
+    force: Force,
+    q: Tensor,
+    duration: float | Tensor,
+    steps: int,
+    scheme: Scheme,
+    columns: slice = ALL,
+    overwrite: bool = False,
 ) -> Tensor:
     """q(T) of q̈ = force(q), q̇(0) = 0, on the columns that are read out: (..., N) → (..., len(columns)).
 
-    The last evaluation is needed on `columns` only, and evaluations that serve the velocity alone are skipped.
+    The last evaluation is needed on `columns` only, and evaluations that serve the velocity alone are skipped. With
+    `overwrite`, a position may be overwritten once the force has been taken there (never q itself): less memory traffic.
     """
     check(scheme, steps)
     h, v = duration / steps, None
+    if scheme == LEAPFROG:
+        return _drifts_and_kicks(force, q, h, steps, columns, overwrite)
     for _ in range(steps - 1):
         q, v = _step(force, q, v, h, scheme, scheme.stages, ALL)
     return _step(force, q, v, h, scheme, scheme.position_stages, columns)[0]
+
+
+def _drifts_and_kicks(
+    force: Force, q: Tensor, h: float | Tensor, steps: int, columns: slice, overwrite: bool
+) -> Tensor:
+    """Leapfrog from rest with the two half-drifts between kicks as one, half as many passes over memory:
+
+    u_k = u_{k−1} + h² a(Q_k),   Q_{k+1} = Q_k + u_k,   q(T) = Q_last + ½ u_last,   u = h q̇,  Q_0 = q(0),  u_{−1} = 0.
+    """
+    u: Tensor | None = None
+    for k in range(steps - 1):
+        a = force(q, ALL)
+        u = a * (h * h) if u is None else plus(u, a, h * h)
+        q = q.add_(u) if overwrite and k > 0 else q + u
+    a = force(q, columns)
+    u = a * (h * h) if u is None else plus(u[..., columns], a, h * h)
+    return torch.add(q[..., columns], u, alpha=0.5)
+
+
+def plus(base: Tensor, vector: Tensor, factor: float | Tensor) -> Tensor:
+    """base + factor · vector in one pass."""
+    if isinstance(factor, Tensor):
+        return torch.addcmul(base, vector, factor)
+    return torch.add(base, vector, alpha=factor)
 
 
 def _step(
@@ -190,6 +221,8 @@ def adjoint_from_rest(
     h = duration / steps
     gq, gv = zero, None
     gq[..., columns] = gradient
+    if scheme == LEAPFROG:
+        return _kicks_and_drifts_back(pullback, gradient, gq, h, steps, need_initial)
     for step in reversed(range(steps)):
         last = step == steps - 1
         stages = scheme.position_stages if last else scheme.stages
@@ -210,4 +243,19 @@ def adjoint_from_rest(
         elif not need_initial:
             return None
         gq = combine(gq, (1.0,) * stages, pulled, 1.0)
+    return gq
+
+
+def _kicks_and_drifts_back(
+    pullback: Pullback, gradient: Tensor, gq: Tensor, h: float | Tensor, steps: int, need_initial: bool
+) -> Tensor | None:
+    """The adjoint of `_drifts_and_kicks`, from gq at q(T): gu is the gradient at u = h v, h² gu that at the acceleration."""
+    gu = 0.5 * gq
+    for k in reversed(range(steps)):
+        read_out = 0.5 * gradient if k == steps - 1 else gu
+        pulled = pullback(k, 0, read_out * (h * h), need_initial or k > 0)
+        if pulled is None:
+            return None
+        gq = gq + pulled
+        gu = gu + gq
     return gq

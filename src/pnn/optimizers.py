@@ -33,7 +33,7 @@ class Adam:
         groups = self.groups(network)
         b1, b2 = self.betas
         recipe = [{"params": group, "lr": factor * self.lr} for factor, group in groups.items()]
-        optimiser = torch.optim.Adam(recipe, betas=(b1, b2), weight_decay=self.weight_decay, fused=True)
+        optimiser = torch.optim.AdamW(recipe, betas=(b1, b2), weight_decay=self.weight_decay, fused=True)
         return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: self.factor(step, steps))
 
     def groups(self, network: nn.Module) -> dict[float, list[nn.Parameter]]:
