@@ -13,7 +13,7 @@ import pytest
 import torch
 from masked import Masked
 from scipy.optimize import brentq
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from pnn.alignment import MODES, gradient_alignment, table
@@ -22,6 +22,7 @@ from pnn.devices import SimulatedDevice, lab
 from pnn.devices.converters import quantise
 from pnn.gradients import ideal, in_silico, physics_aware
 from pnn.layers import Laboratory, PhysicalLayer
+from pnn.optimizers import Adam
 from pnn.systems import CoupledOscillators, Identity
 from pnn.twins import nominal
 
@@ -509,3 +510,13 @@ def test_patches_share_one_network() -> None:
     assert (
         mixer(x).shape == (1, 2) and mixer.shared.device.ledger.samples == 6 and mixer.last.device.ledger.samples == 1
     )
+
+
+def test_weight_decay_is_apart_from_the_gradient() -> None:
+    torch.manual_seed(0)
+    network = nn.Linear(3, 2)
+    start = network.weight.detach().clone()
+    optimiser, _ = Adam(lr=0.1, weight_decay=0.5).build(network, steps=1)
+    network(torch.zeros(1, 3)).sum().backward()  # no gradient at the weights
+    optimiser.step()
+    torch.testing.assert_close(network.weight.detach(), start * (1 - 0.1 * 0.5))

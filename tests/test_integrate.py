@@ -212,3 +212,13 @@ def test_combine_skips_zeros_and_refuses_nothing() -> None:
     assert torch.equal(one, torch.ones(2))
     with pytest.raises(ValueError, match="combine needs"):
         combine(None, (0.0,), [one], 1.0)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_joined_half_drifts_are_the_same_leapfrog(steps: int, overwrite: bool) -> None:
+    start = Q0.clone()
+    found = positions_from_rest(force, start, 1.3, steps, LEAPFROG, slice(1, 3), overwrite=overwrite)
+    expected, _ = integrate(force, Q0, None, 1.3, steps, LEAPFROG)
+    torch.testing.assert_close(found, expected[1:], rtol=1e-13, atol=0)
+    assert torch.equal(start, Q0)  # the initial positions belong to the caller

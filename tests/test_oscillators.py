@@ -13,9 +13,10 @@ from scipy.linalg import cosm, sqrtm
 from torch import Tensor
 from torch.func import vmap
 
-from pnn.gradients import CouplingMatrix
+from pnn.gradients import CouplingMatrix, outer
 from pnn.integrate import LEAPFROG, RK4, integrate, positions_from_rest
 from pnn.systems import CoupledOscillators, stack
+from pnn.systems.coupled_oscillators import has_bfloat16
 
 #: Fine enough that the integrator's own error is below 1e-9.
 FINE: dict[str, Any] = {"scheme": "rk4", "steps": 100}
@@ -319,6 +320,32 @@ def test_single_precision_is_close_to_double(options: dict[str, Any]) -> None:
         assert (a - b).norm() < 3e-6 * a.norm()
 
 
+def test_bfloat16_products_are_for_the_digital_model_and_close() -> None:
+    torch.manual_seed(0)
+    exact, coarse = (
+        CoupledOscillators(300, 10, scheme="leapfrog", steps=4, products=p) for p in ("float32", "bfloat16")
+    )
+    x, (C, e) = torch.randn(40, 300), (spec.sample() for spec in exact.parameters_spec)
+    target = torch.randn(40, 10)
+    found = {}
+    for name, system in (("exact", exact), ("coarse", coarse)):
+        tensors = [t.clone().requires_grad_() for t in (x, C, e)]
+        y = system(*tensors)
+        found[name] = y.detach(), *torch.autograd.grad((y * target).sum(), tensors)
+    for mine, theirs in zip(found["coarse"], found["exact"], strict=True):
+        error = float((mine - theirs).norm() / theirs.norm())
+        assert mine.dtype == torch.float32
+        assert error < 0.02
+        assert error > 1e-6 or not has_bfloat16(torch.device("cpu"))  # it is another precision
+    with torch.no_grad():
+        assert torch.equal(coarse.converged()(x, C, e), exact.converged()(x, C, e))
+
+
+def test_rows_at_a_time_are_the_same_outer_product() -> None:
+    a, b = torch.randn(37, 23, dtype=torch.float64), torch.randn(37, 41, dtype=torch.float64)
+    torch.testing.assert_close(outer(a, b, rows=5), torch.einsum("ki,kj->ij", a, b), rtol=1e-12, atol=1e-12)
+
+
 def test_autocast_leaves_the_physics_alone() -> None:
     system = oscillators(6, 3, 0.3).float()
     x, C, e = (t.float().requires_grad_() for t in drawn(system, 4))
@@ -351,6 +378,7 @@ def test_only_the_columns_read_out_are_computed_at_the_end() -> None:
         ({"device_steps": 0}, "steps=0 must be >= 1"),
         ({"device_scheme": "nystrom4"}, "steps=16 must be 1 with nystrom4"),
         ({"self_coupling": "none"}, "system.self_coupling=none must be 'reference' or 'physical'"),
+        ({"products": "float8"}, "system.products=float8 must be 'float32' or 'bfloat16'"),
         ({"duration": 0.0}, "system.duration=0.0 must be > 0"),
         ({"duration": float("nan")}, "system.duration=nan must be > 0"),
     ],

@@ -97,10 +97,7 @@ def combine(
         if weight == 0.0 or vector is None:
             continue
         factor = scale * weight
-        if base is None:
-            base = vector * factor
-        else:
-            base = plus(base, vector, factor)
+        base = vector * factor if base is None else plus(base, vector, factor)
     if base is None:
         raise ValueError("combine needs a base vector or one non-zero weight")
     return base

@@ -16,7 +16,8 @@ class Adam:
     """Adam with a linear warm-up over the first `warmup` fraction of the steps, then constant or cosine decay to 0.
 
     `lr` is the peak learning rate; `factors` multiply it for parameters by the last part of their name that is no number
-    (`scale`, `mask`, `coupling`, …), since a gain and a mask want different steps.
+    (`scale`, `mask`, `coupling`, …), since a gain and a mask want different steps. `weight_decay` is decoupled from the
+    gradient, θ ← θ − lr · decay · θ (AdamW; Loshchilov & Hutter, ICLR 2019).
     """
 
     lr: float = 1e-3
