@@ -273,7 +273,9 @@ def test_a_late_trigger_reads_the_record_later() -> None:
     torch.testing.assert_close(
         delayed(ramp, torch.tensor([-0.3], dtype=torch.float64)), ramp - 0.3, rtol=1e-13, atol=1e-13
     )
-    some = torch.tensor([[0.0], [1.0], [-1.0], [0.5], [-0.4]]).double()  # up to a sample: without a search for the place
+    some = torch.tensor(
+        [[0.0], [1.0], [-1.0], [0.5], [-0.4]]
+    ).double()  # up to a sample: without a search for the place
     beside = torch.cat([some, torch.full((1, 1), 20.0).double()])
     torch.testing.assert_close(delayed(y, some), delayed(y[[0, 1, 2, 3, 4, 4]], beside)[:5], rtol=1e-13, atol=1e-14)
 

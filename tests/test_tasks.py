@@ -279,6 +279,21 @@ def test_shapes_are_known_without_any_data(tmp_path: Path) -> None:
     assert (vowels.features, vowels.classes, vowels.image_shape, len(vowels.class_names)) == (12, 7, None, 7)
 
 
+@pytest.mark.parametrize(("stride", "side"), [(2, 14), (3, 10)])
+def test_pooling_takes_the_mean_of_each_square(images: Path, stride: int, side: int) -> None:
+    task = image_task(images, stride=stride, pool=True)
+    assert task.features == side * side
+    full = read_idx(images / "t10k-images-idx3-ubyte").astype(float) / 255
+    squares = [
+        [full[:, r : r + stride, c : c + stride].mean((1, 2)) for c in range(0, 28, stride)]
+        for r in range(0, 28, stride)
+    ]
+    expected = torch.tensor(np.array(squares), dtype=torch.float32).movedim(-1, 0).flatten(1)
+    torch.testing.assert_close(task.test[0], expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(UserError, match="task.pool=yes must be true or false"):
+        image_task(images, pool="yes")
+
+
 @pytest.mark.parametrize(("augment", "stride"), [("flip", 1), ("flip", 2), ("affine", 2)])
 def test_augmentation_changes_training_batches_only(images: Path, augment: str, stride: int) -> None:
     task = image_task(images, augment=augment, stride=stride, batch_size=150)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from pnn.errors import UserError
 from pnn.tasks.augment import AUGMENTATIONS
@@ -20,6 +21,7 @@ SIDE = 28
 class IdxImages(Task):
     """28 × 28 grey images in [0, 1], every `stride`-th pixel of each row and column; 60,000 for training, 10,000 for test.
 
+    With `pool` the mean of each square of `stride` pixels instead of its first one (at the edge: of what is there).
     `validation` images come out of the training set (seeded, stratified); `train_limit` keeps so many of the rest.
     `augment`: none, flip (left-right) or affine (±15°, shift (0, 0.05), scale 0.9-1.1), drawn on the full image, before
     the stride. `path`: a folder with the four IDX files, instead of the data folder. Raises UserError for a value out of
@@ -42,6 +44,7 @@ class IdxImages(Task):
         train_limit: int | None = None,
         path: str | None = None,
         symmetric: bool = False,
+        pool: bool = False,
     ):
         super().__init__(
             batch_size=batch_size,
@@ -55,7 +58,9 @@ class IdxImages(Task):
         if augment not in AUGMENTATIONS:
             raise UserError(f"task.augment={augment} must be one of {', '.join(AUGMENTATIONS)}; use none for no change")
         self.stride = whole("stride", stride, 1, "use 1 for every pixel, 2 for every second one", SIDE)
-        self.path = path
+        if not isinstance(pool, bool):
+            raise UserError(f"task.pool={pool} must be true or false")
+        self.path, self.pool = path, pool
         side = -(-SIDE // stride)
         self.image_shape, self.features = (side, side), side * side
         self._move = AUGMENTATIONS[augment]
@@ -64,7 +69,9 @@ class IdxImages(Task):
 
     def encode(self, images: Tensor) -> Tensor:
         """Grey images (n, 28, 28) → what a network sees (n, features)."""
-        return images[:, :: self.stride, :: self.stride].flatten(1)
+        if not self.pool:
+            return images[:, :: self.stride, :: self.stride].flatten(1)
+        return functional.avg_pool2d(images.float().unsqueeze(1), self.stride, ceil_mode=True).flatten(1)
 
     def _moved(self, pixels: Tensor, g: torch.Generator) -> Tensor:
         assert self._move is not None
