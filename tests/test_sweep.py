@@ -20,18 +20,21 @@ import pytorch_lightning as pl
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FixedTrial, TrialState
 
-from pnn import search
 from pnn import sweep as command
 from pnn.callbacks import Pruning
 from pnn.config import checked, conf_dir
 from pnn.errors import UserError
 from pnn.module import PNNModule
-from pnn.search import draw, parse, parse_space
-from pnn.sweep import configuration, open_study, rows, sweep, work
+from pnn.sweep import configuration, sweep
+from pnn.sweeps import search, storage, trials
+from pnn.sweeps.processes import me
+from pnn.sweeps.search import open_study, work
+from pnn.sweeps.space import draw, parse, parse_space
+from pnn.sweeps.trials import rows
 from pnn.tasks import Digits
 from pnn.train import train
 
-SPACES = [file.stem for file in sorted((conf_dir() / "sweep").glob("*.yaml"))]
+SPACES = [file.stem for file in sorted((conf_dir() / "sweep").glob("*.yaml")) if "space:" in file.read_text()]
 TINY = ["experiment=digits", "trainer.max_epochs=1", "trainer.limit_train_batches=2"]
 
 
@@ -40,10 +43,10 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
     """Trials that only compute `objective(config, trial)`, on a configuration that is not composed anew."""
 
     def install(objective: Callable[[dict, Any], float]) -> None:
-        monkeypatch.setitem(command.OBJECTIVES, "train", objective)
-        monkeypatch.setattr(command, "composed", lambda plan, drawn: command._with(plan.base, drawn))
-        monkeypatch.setattr(command, "best_yaml", lambda plan, row: "")
-        monkeypatch.setattr(command, "history_figure", lambda plan, table, path: None)
+        monkeypatch.setitem(search.OBJECTIVES, "train", objective)
+        monkeypatch.setattr(search, "composed", lambda plan, drawn: search._with(plan.base, drawn))
+        monkeypatch.setattr(trials, "best_yaml", lambda plan, row: "")
+        monkeypatch.setattr(trials, "history_figure", lambda plan, table, path: None)
 
     return install
 
@@ -112,10 +115,10 @@ def test_a_list_and_a_group_draw_their_parts() -> None:
 def test_every_shipped_space_is_sampled_and_composed(name: str) -> None:
     experiment = [] if name == "twin_nas" else ["experiment=digits"]
     plan = configuration([f"sweep={name}", *experiment])
-    study = optuna.create_study(sampler=search.make_sampler("random", 0, 10))
+    study = optuna.create_study(sampler=storage.make_sampler("random", 0, 10))
     for _ in range(8):
         drawn = draw(plan.space, study.ask())
-        config = command.composed(plan, drawn)
+        config = search.composed(plan, drawn)
         if name == "architecture":
             from pnn.build import build
 
@@ -217,15 +220,15 @@ def test_without_a_test_there_is_no_test_set() -> None:
 
 def test_the_best_architecture_is_an_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(
-        command.OBJECTIVES, "train", lambda config, trial: "Ensemble" in config["architecture"]["_target_"]
+        search.OBJECTIVES, "train", lambda config, trial: "Ensemble" in config["architecture"]["_target_"]
     )
     plan = configuration(
         ["sweep=architecture", "experiment=digits", "trials=3", "sampler=random", "out=study", "seed=3"]
     )
-    best = command.ranked(sweep(plan), True)[0]
+    best = trials.ranked(sweep(plan), True)[0]
     assert best["overrides"][0] == "architecture=ensemble" and best["value"] == 1
     found = checked("train", ["experiment=best"], "study")
-    assert found == command.composed(plan, best["overrides"])
+    assert found == search.composed(plan, best["overrides"])
     assert "depth" not in found["architecture"]  # what experiment=digits says of a row of layers
 
 
@@ -294,7 +297,7 @@ def score(config: dict, trial: Any) -> float:
     return 1 / (1 + config["optimizer"]["lr"]) + config["optimizer"]["warmup"]
 
 
-@pytest.mark.parametrize("sampler", search.SAMPLERS)
+@pytest.mark.parametrize("sampler", storage.SAMPLERS)
 def test_parameters_follow_from_the_seed_and_never_repeat(sampler: str, fake: Callable[[Any], None]) -> None:
     fake(score)
 
@@ -379,14 +382,14 @@ def test_a_study_killed_again_and_again_ends_like_one_that_never_was(fake: Calla
 
 
 def test_a_place_whose_process_always_dies_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "ATTEMPTS", 2)
+    monkeypatch.setattr(storage, "ATTEMPTS", 2)
     study = optuna.create_study()
     for _ in range(2):
-        trial = search.take(study, 1)
+        trial = storage.take(study, 1)
         assert trial is not None
         trial.set_user_attr("overrides", [])
-        trial.set_user_attr("worker", {**search.me(), "started": "before"})
-    assert search.take(study, 1) is None
+        trial.set_user_attr("worker", {**me(), "started": "before"})
+    assert storage.take(study, 1) is None
     (row,) = rows(study)
     assert row["state"] == "failed" and "killed 2 times" in row["reason"]
 

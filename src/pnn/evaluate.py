@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pnn.config import application, checked, compose, expand, fail, no_such_key, plain
 from pnn.errors import UserError
+from pnn.launch import launch, split
 from pnn.rules import Config, problems
 
 GROUPS = ("system", "device", "model", "architecture", "training", "task", "optimizer", "trainer", "logger")
@@ -26,8 +27,13 @@ def main() -> None:
         application("evaluate", lambda _: None)
         return
     try:
-        points = expand(arguments.overrides) if arguments.multirun else [arguments.overrides]
+        hydras, own = split(arguments.overrides)
+        points = expand(own) if arguments.multirun else [own]
         jobs = [configuration(point) for point in points]
+        if arguments.multirun and not arguments.cfg:
+            refuse_shared_file(jobs)
+            launch("evaluate", evaluate_job, points, jobs, hydras)
+            return
         for options, config in jobs:
             if arguments.cfg:
                 print(OmegaConf.to_yaml(OmegaConf.create({**config, **options})))
@@ -37,6 +43,21 @@ def main() -> None:
         fail(error)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def evaluate_job(job: tuple[Config, Config]) -> None:
+    """One point of a multirun."""
+    evaluate(*job)
+
+
+def refuse_shared_file(jobs: list[tuple[Config, Config]]) -> None:
+    """Points that would overwrite each other's result are a mistake."""
+    files = [options["out"] for options, _ in jobs if options["out"]]
+    for file in files:
+        if files.count(file) > 1:
+            raise UserError(
+                f"out={file} would be written by {files.count(file)} points; give one each: out=a.json,b.json"
+            )
 
 
 def configuration(overrides: list[str]) -> tuple[Config, Config]:
@@ -51,7 +72,8 @@ def configuration(overrides: list[str]) -> tuple[Config, Config]:
         raise UserError(f"diagnose={options['diagnose']} must be gradients or null")
     if options["plot"] not in (None, "signals"):
         raise UserError(f"plot={options['plot']} must be signals or null")
-    config = OmegaConf.create(read(options["ckpt_path"])["pnn"]["config"])
+    stored = read(options["ckpt_path"])["pnn"]["config"]
+    config = OmegaConf.create({**stored, "device": {**_later_keys(stored["device"]), **stored["device"]}})
     OmegaConf.set_struct(config, True)
     found = [m for o in overrides if o not in own for m in [_apply(config, o)] if m]
     resolved = plain(config)
@@ -59,6 +81,12 @@ def configuration(overrides: list[str]) -> tuple[Config, Config]:
     if found:
         raise UserError("\n".join(found))
     return options, resolved
+
+
+def _later_keys(device: Config) -> Config:
+    """Keys of a simulated device that checkpoints written before them lack, with the values that mean no change."""
+    simulated = str(device.get("_target_")).startswith("pnn.devices.")
+    return {"distance": 0.0, "distance_seed": 0} if simulated else {}
 
 
 def _apply(config: DictConfig, text: str) -> str | None:

@@ -1,0 +1,117 @@
+"""The transfer matrix: networks trained on devices of gap g, judged on fresh devices at distance d."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from pnn.reporting.statistics import estimate
+from pnn.sweeps import runs
+
+if TYPE_CHECKING:
+    from pnn.sweeps.study import Study
+
+#: A network tolerates a distance if its accuracy there is within this of its accuracy on its own device.
+POINT = 0.01
+COLUMNS = ("training", "trained_gap", "distance", "accuracy", "half_width_95", "n", "seeds", "interval_over")
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far fresh devices may be: the largest distance up to which the mean stays within a point of that at 0."""
+
+    training: str
+    gap: float
+    distance: float
+    furthest: float  # the largest distance that was tried
+
+
+def matrix(plan: Study) -> list[dict[str, Any]]:
+    """One row per (training mode, gap, distance): mean accuracy over seeds and devices, 95 % interval, counts.
+
+    The devices of one seed share a network, so the interval is over the seeds' means; over devices where there is one seed.
+    """
+    found: dict[tuple[str, float, float], dict[int, list[float]]] = {}
+    for point in plan.points:
+        wanted = set(point.transfers)
+        for row in runs.transfers(point.folder):
+            if (row["distance"], row["distance_seed"]) in wanted:
+                key = (point.config["training"]["name"], float(point.config["device"]["gap"]), row["distance"])
+                found.setdefault(key, {}).setdefault(point.config["seed"], []).append(row["accuracy"])
+    table = []
+    for (training, gap, distance), by_seed in sorted(found.items()):
+        values = [value for own in by_seed.values() for value in own]
+        means = [math.fsum(own) / len(own) for own in by_seed.values()]
+        one = len(means) == 1
+        half = estimate(values if one else means).half
+        over = "devices" if one else "seeds"
+        counts = (math.fsum(means) / len(means), half, len(values), len(means), over)
+        table.append(dict(zip(COLUMNS, (training, gap, distance, *counts), strict=True)))
+    return table
+
+
+def tolerances(table: Sequence[dict[str, Any]]) -> list[Tolerance]:
+    """The tolerance of the networks of every training mode and gap."""
+    rows: dict[tuple[str, float], dict[float, float]] = {}
+    for row in table:
+        rows.setdefault((row["training"], row["trained_gap"]), {})[row["distance"]] = row["accuracy"]
+    found = []
+    for (training, gap), by_distance in rows.items():
+        if 0.0 not in by_distance:
+            continue
+        largest = 0.0
+        for distance in sorted(by_distance):
+            if by_distance[distance] < by_distance[0.0] - POINT:
+                break
+            largest = distance
+        found.append(Tolerance(training, gap, largest, max(by_distance)))
+    return found
+
+
+def verdict(tolerated: Sequence[Tolerance]) -> str:
+    """Whether the tolerated distance tracks the gap trained on: it grows with it, and is at least as large."""
+    judged = [t for t in tolerated if 0 < t.gap <= t.furthest]
+    if len(judged) < 2 or len({t.gap for t in judged}) < 2:
+        return "not judged: needs two gaps > 0, and distances as large as they are"
+    judged = sorted(judged, key=lambda t: t.gap)
+    reaches = all(t.distance >= t.gap for t in judged)
+    grows = all(a.distance < b.distance for a, b in pairwise(judged))
+    if reaches and grows:
+        return "the tolerated distance tracks the gap trained on"
+    short = ", ".join(f"{t.distance:g} at gap {t.gap:g}" for t in judged)
+    return f"the tolerated distance does not track the gap trained on: {short}"
+
+
+def report(plan: Study) -> str:
+    """Write transfer.csv and transfer.png; returns the matrix and the verdict in words."""
+    from pnn.sweeps import figures
+    from pnn.sweeps.table import write_csv
+
+    table = matrix(plan)
+    if not table:
+        return "no network has been evaluated elsewhere yet"
+    write_csv(plan.folder / "transfer.csv", table, COLUMNS)
+    figures.transfer_figure(plan.name, table, plan.folder / "transfer.png")
+    lines = ["accuracy on fresh devices (%, ± 95 % interval over seeds):"]
+    distances = sorted({row["distance"] for row in table})
+    lines.append(f"{'trained on gap':>24}" + "".join(f"{f'distance {d:g}':>16}" for d in distances))
+    for training, gap in dict.fromkeys((row["training"], row["trained_gap"]) for row in table):
+        cells = {r["distance"]: r for r in table if (r["training"], r["trained_gap"]) == (training, gap)}
+        lines.append(f"{f'{training} {gap:g}':>24}" + "".join(f"{_cell(cells.get(d)):>16}" for d in distances))
+    found = tolerances(table)
+    for training in dict.fromkeys(t.training for t in found):
+        own = [t for t in found if t.training == training]
+        lines += [f"{training}, gap {t.gap:g}: within one point up to distance {t.distance:g}" for t in own]
+        lines.append(f"{training}: {verdict(own)}")
+    return "\n".join(lines)
+
+
+def _cell(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return "—"
+    return f"{100 * row['accuracy']:.2f}" + (
+        f" ± {100 * row['half_width_95']:.2f}" if row["half_width_95"] is not None else ""
+    )
