@@ -22,7 +22,7 @@ from pnn.config import conf_dir
 from pnn.errors import UserError
 from pnn.report import main, report
 from pnn.reporting.folders import find
-from pnn.reporting.groups import KINDS, Group, differences, group, representatives
+from pnn.reporting.groups import KINDS, Group, differences, gain, group, representatives
 from pnn.reporting.scoreboard import (
     MISSED,
     NO_NUMBER,
@@ -36,8 +36,11 @@ from pnn.reporting.scoreboard import (
     standing,
     targets,
 )
-from pnn.reporting.statistics import difference, estimate
-from pnn.reporting.tables import Table, accuracy, duration
+from pnn.reporting.statistics import difference, estimate, paired
+from pnn.reporting.tables.table import Table
+from pnn.reporting.text import accuracy, duration, listed, metric
+from pnn.reporting.transfer import EQUAL, LESS, MORE, matrices
+from pnn.reporting.transfer import sentences as transfer_sentences
 
 CONFIG: dict[str, Any] = {
     "name": "fig2_plate",
@@ -126,6 +129,126 @@ def test_the_interval_of_a_difference_is_that_of_welch() -> None:
     assert (same.half, pytest.approx(0.1)) == (0.0, same.mean)
 
 
+def test_the_interval_of_pairs_is_that_of_students_paired_test() -> None:
+    draw = np.random.default_rng(1)
+    a = draw.normal(0.9, 0.05, 6)
+    b = a - draw.normal(0.01, 0.002, 6)
+    low, high = stats.ttest_rel(a, b).confidence_interval(0.95)
+    ours = paired(a.tolist(), b.tolist())
+    assert ours.half is not None
+    np.testing.assert_allclose([ours.mean - ours.half, ours.mean + ours.half], [low, high], rtol=1e-9)
+    with pytest.raises(ValueError, match="shorter|longer"):
+        paired([0.5], [0.4, 0.3])
+
+
+def test_pairs_are_matched_by_replica_and_used_only_where_all_have_one(tmp_path: Path) -> None:
+    """Splits that differ far more than the two kinds do: paired, the difference is seen; one partner short, it is not."""
+    for split, seen in enumerate((0.9, 0.6, 0.75)):
+        fake(tmp_path / f"b/pat{split}", seen + 0.02 + 0.001 * split, task__split_seed=split)
+        fake(tmp_path / f"a/silico{2 - split}", seen, task__split_seed=split, training__name="in_silico")
+    pat, silico = groups_of(tmp_path)
+    both = gain(pat, silico)
+    expected = estimate([0.02, 0.021, 0.022])
+    assert both.paired and both.shown and both.how == "paired t over 3 seeds or splits"
+    assert (both.estimate.mean, both.estimate.half) == pytest.approx((expected.mean, expected.half))
+    target = claim(claim="better_than", than="in_silico")
+    assert (score(target, [pat, silico]).verdict, "paired t over 3" in score(target, [pat, silico]).why) == (
+        REACHED,
+        True,
+    )
+    fake(tmp_path / "b/more", 0.8, task__split_seed=9)
+    pat, silico = groups_of(tmp_path)
+    alone = gain(pat, silico)
+    assert not alone.paired and not alone.shown and "Welch" in score(target, [pat, silico]).why
+    assert alone.estimate.half == pytest.approx(
+        difference(pat.values("test_accuracy_device"), silico.values("test_accuracy_device")).half
+    )
+
+
+def curve(folder: Path, mode: str, values: dict[float, float], spread: float = 0.001) -> None:
+    """Three seeds of one mode, the same spread of seeds in every mode."""
+    for gap, seen in values.items():
+        for seed in range(3):
+            place = folder / f"training={mode},device.gap={gap},seed={seed}"
+            fake(place, seen + spread * (seed - 1) + 1e-4 * seed**2, seed=seed, device__gap=gap, training__name=mode)
+
+
+def test_gap_curves_are_put_into_words(tmp_path: Path) -> None:
+    from pnn.reporting.gaps import sentences
+
+    curve(tmp_path, "ideal", {0.0: 0.9, 0.2: 0.895, 0.4: 0.89})
+    curve(tmp_path, "pat", {0.0: 0.9, 0.2: 0.890, 0.4: 0.87})
+    curve(tmp_path, "in_silico", {0.0: 0.9, 0.2: 0.85, 0.4: 0.7})
+    behind, close = sentences(groups_of(tmp_path))
+    assert behind.startswith(
+        "In silico falls behind PAT with significance at gap 0.2 (by 4.00 ± 0.00 points) and 0.4 (by 17"
+    )
+    assert "at 0 no difference is shown" in behind and "paired t over 3" in behind
+    assert close.startswith("At gap 0.2 PAT is within 1 point of ideal: ideal − PAT = +0.50 ± 0.00 points")
+    assert close.endswith("all of the 95 % interval is within 1 point.")
+    for seed in range(3):  # PAT far off at 0.2
+        run = tmp_path / f"training=pat,device.gap=0.2,seed={seed}/summary.json"
+        run.write_text(json.dumps(json.loads(run.read_text()) | {"test_accuracy_device": 0.8 + 0.03 * seed}))
+    text = " ".join(sentences(groups_of(tmp_path)))
+    assert "PAT is not within 1 point of ideal" in text and "part of the 95 % interval is not" in text
+    assert "significance at gap 0.4" in text and "at 0 and 0.2 no difference is shown" in text
+
+
+def transferred(folder: Path, gap: float, seed: int, scores: dict[float, list[float]]) -> Path:
+    """A run with a transfer study: accuracies of its network on the devices at every distance."""
+    run = fake(folder, seed=seed, device__gap=gap)
+    rows = [
+        {"distance": d, "distance_seed": n, "accuracy": a} for d, seen in scores.items() for n, a in enumerate(seen)
+    ]
+    (run / "transfer.json").write_text(json.dumps({"trained_gap": gap, "rows": rows}))
+    return run
+
+
+def test_the_transfer_matrix_averages_devices_first_and_takes_its_interval_over_networks(tmp_path: Path) -> None:
+    for seed, base in enumerate((0.90, 0.92, 0.88)):
+        steep = {0.0: [base, base], 0.2: [base - 0.004, base - 0.006], 0.4: [base - 0.02, base - 0.08]}
+        transferred(tmp_path / f"a{seed}", 0.2, seed, steep)  # within one point up to 0.2, its own gap
+        flat = {0.0: [base], 0.2: [base - 0.001], 0.4: [base - 0.009]}
+        transferred(tmp_path / f"b{seed}", 0.0, seed, flat)  # tolerates more than its gap
+        transferred(tmp_path / f"c{seed}", 0.4, seed, {0.0: [base], 0.2: [base - 0.02], 0.4: [base - 0.05]})  # less
+    (matrix,) = matrices(groups_of(tmp_path))
+    assert [(row.gap, row.tolerance, row.verdict) for row in matrix.rows] == [
+        (0.0, 0.4, MORE),
+        (0.2, 0.2, EQUAL),
+        (0.4, 0.0, LESS),
+    ]
+    cell = matrix.rows[1].at(0.4)
+    expected = estimate([0.85, 0.87, 0.83])  # 3 networks, not 6 scores
+    assert cell is not None and (cell.mean, cell.half, cell.n) == pytest.approx((expected.mean, expected.half, 3))
+    first, *rest = transfer_sentences(matrix)
+    assert "holds in part: tolerance equals the training gap at g = 0.2; tolerance exceeds it at g = 0" in first
+    assert rest[1] == (
+        "Trained at g = 0.2: within 1 point of its accuracy at 0 up to distance 0.2 (0.50 ± 0.00 points); "
+        "at 0.4 the drop is 5.00 ± 0.00 points."
+    )
+    assert "the largest that was measured" in rest[0]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"rows": []},
+        {"trained_gap": 0.2, "rows": []},
+        {"trained_gap": 0.2, "rows": [{"distance": 0.1}]},
+        {"trained_gap": 0.2, "rows": [{"distance": -1, "accuracy": 0.5}]},
+        {"trained_gap": 0.2, "rows": [{"distance": 0.1, "accuracy": 87}]},
+        {"trained_gap": 0.2, "rows": [{"distance": 0.1, "accuracy": float("nan")}]},
+    ],
+)
+def test_a_damaged_transfer_study_is_named_and_its_run_counts(tmp_path: Path, content: dict[str, Any]) -> None:
+    (fake(tmp_path / "a") / "transfer.json").write_text(json.dumps(content))
+    found = find([tmp_path])
+    assert [(p.state, "transfer.json" in p.what, p.what.endswith("still counts")) for p in found.problems] == [
+        ("damaged", True, True)
+    ]
+    assert len(found.runs) == 1 and matrices(group(found.runs)) == []
+
+
 def test_seeds_are_pooled_and_everything_else_is_not(tmp_path: Path) -> None:
     for seed in range(3):
         fake(tmp_path / f"pat{seed}", 0.8 + 0.01 * seed, seed=seed)
@@ -189,21 +312,92 @@ def test_accuracy_has_no_say_in_what_stands_for_a_kind(tmp_path: Path) -> None:
     assert differences(best, best) == {}
 
 
-def test_the_configuration_closest_to_the_command_answers_a_claim(tmp_path: Path) -> None:
-    fake(tmp_path / "long", 0.99, epochs=9, optimizer__lr=0.7, task__batch_size=20)
-    fake(tmp_path / "close", 0.6, epochs=2, optimizer__lr=0.3)
-    command = Group("fig2_plate", "pat", groups_of(fake(tmp_path / "elsewhere/as_commanded"))[0].settings, ())
-    groups = [g for g in groups_of(tmp_path) if g.settings != command.settings]
-    result = score(claim(value=0.9), groups, [command])
-    assert (result.verdict, result.changed, result.others) == (MISSED, {"optimizer.lr": 0.3}, 1)
-    assert result.why.endswith("; 1 setting differs from the command's")
-    assert score(claim(value=0.9), groups_of(tmp_path / "elsewhere"), [command]).changed == {}
+def as_commanded(folder: Path, **changes: Any) -> Group:
+    """What the command of a claim composes, as `commanded` gives it."""
+    (made,) = groups_of(fake(folder, **changes))
+    return Group(made.experiment, made.kind, made.settings, ())
+
+
+@pytest.mark.parametrize(
+    "reduced",
+    [
+        {"trainer__max_epochs": 1},
+        {"trainer__limit_train_batches": 0.1},  # the command does not have this key
+        {"optimizer__lr": 0.3},
+        {"task__train_limit": 500},
+        {"architecture__depth": None},
+    ],
+    ids=str,
+)
+def test_runs_at_other_settings_than_the_commands_answer_no_claim(tmp_path: Path, reduced: dict[str, Any]) -> None:
+    """A smoke or quick scale, say: however good and however many they are."""
+    command = as_commanded(tmp_path / "elsewhere/command")
+    for seed in (0, 1, 2):
+        fake(tmp_path / f"runs/quick{seed}", 0.99, seed=seed, epochs=9, **reduced)
+    (key,) = reduced
+    result = score(claim(value=0.9), groups_of(tmp_path / "runs"), [command])
+    assert (result.verdict, result.ours, result.others) == (NOT_RUN, None, 1)
+    assert result.why.startswith(f"only with {key.replace('__', '.')}=")
+    fake(tmp_path / "runs/full", 0.6, seed=7)
+    result = score(claim(value=0.9), groups_of(tmp_path / "runs"), [command])
+    assert result.verdict == MISSED and result.ours is not None and result.ours.on_device.mean == 0.6
+
+
+def test_a_reduced_rival_is_no_rival(tmp_path: Path) -> None:
+    classifier = {"architecture___target_": "pnn.architectures.LinearClassifier"}
+    commands = [as_commanded(tmp_path / "a/pat"), as_commanded(tmp_path / "a/linear", **classifier)]
+    for seed in (0, 1):
+        fake(tmp_path / f"runs/pat{seed}", 0.9 + 0.01 * seed, seed=seed)
+        fake(tmp_path / f"runs/quick{seed}", 0.5 + 0.01 * seed, seed=seed, trainer__max_epochs=1, **classifier)
+    target = claim(claim="better_than", than="linear_classifier")
+    result = score(target, groups_of(tmp_path / "runs"), commands)
+    assert (result.verdict, result.against) == (NOT_RUN, None)
+    assert result.why.endswith("only with trainer.max_epochs=1")
+    assert score(target, groups_of(tmp_path / "runs")).verdict == REACHED  # a claim without a command that composes
+
+
+def test_the_shipped_commands_leave_reduced_runs_out(tmp_path: Path) -> None:
+    """The configuration that the plate's command composes answers its claim; with fewer epochs it does not."""
+    from pnn.config import compose, plain
+
+    (target,) = (t for t in targets(conf_dir() / "paper.yaml") if t.title == "vibrating plate, MNIST")
+    summary = json.loads((fake(tmp_path / "a") / "summary.json").read_text())
+    for overrides, verdict in (([], MISSED), (["trainer.max_epochs=1"], NOT_RUN), (["task.train_limit=999"], NOT_RUN)):
+        folder = tmp_path / f"runs{len(overrides)}{verdict}{''.join(overrides)}/r"
+        folder.mkdir(parents=True)
+        config = plain(compose("train", ["experiment=fig2_plate", "seed=3", *overrides]))
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        (folder / "summary.json").write_text(json.dumps(summary))
+        assert score(target, groups_of(folder), commanded([target])).verdict == verdict
+
+
+def test_settings_that_came_after_a_run_are_named_and_it_counts(tmp_path: Path) -> None:
+    command = as_commanded(tmp_path / "elsewhere/command", device__distance=0.0)
+    fake(tmp_path / "runs/old", 0.6)
+    result = score(claim(value=0.9), groups_of(tmp_path / "runs"), [command])
+    assert (result.verdict, result.younger) == (MISSED, {"device.distance": None})
+    assert result.why.endswith("; run before device.distance came")
+    fake(tmp_path / "runs/off", 0.7, device__distance=None)  # known and switched off: another experiment
+    assert score(claim(value=0.9), groups_of(tmp_path / "runs/off"), [command]).verdict == NOT_RUN
+
+
+def test_a_grid_of_pnn_sweep_holds_ordinary_runs(tmp_path: Path) -> None:
+    for mode in ("pat", "ideal"):
+        for gap in (0.0, 0.2):
+            for seed in (0, 1):
+                name = f"training={mode},device.gap={gap:g},seed={seed}"
+                fake(tmp_path / "grid" / name, seed=seed, training__name=mode, device__gap=gap)
+    (tmp_path / "grid/sweep.yaml").write_text("sweep: reality_gap")
+    assert [(g.kind, g.gap, len(g.runs)) for g in groups_of(tmp_path)] == [
+        (mode, gap, 2) for mode in ("pat", "ideal") for gap in (0.0, 0.2)
+    ]
 
 
 def test_a_search_is_counted_but_its_trials_are_no_runs(tmp_path: Path) -> None:
     fake(tmp_path / "runs/a")
     fake(tmp_path / "runs/study/trial-0000", seed=3)
     (tmp_path / "runs/study/sweep.yaml").write_text("a: 1")
+    fake(tmp_path / "runs/study/trial-0001/below", seed=4)
     assert [p.what for p in find([tmp_path / "runs"]).problems] == ["a search without trials.csv"]
     (tmp_path / "runs/study/trials.csv").write_text("trial,state,value\n0,complete,0.9\n1,pruned,\n")
     found = find([tmp_path / "runs"])
@@ -257,16 +451,15 @@ def test_a_claim_without_runs_is_not_run(tmp_path: Path) -> None:
     assert score(claim(claim="better_than", than="ideal"), groups).verdict == NOT_RUN
 
 
-@pytest.mark.parametrize(("gain", "verdict"), [(0.05, REACHED), (0.005, MISSED), (-0.05, MISSED)])
-def test_better_than_another_kind_needs_the_whole_interval(tmp_path: Path, gain: float, verdict: str) -> None:
+@pytest.mark.parametrize(("more", "verdict"), [(0.05, REACHED), (0.005, MISSED), (-0.05, MISSED)])
+def test_better_than_another_kind_needs_the_whole_interval(tmp_path: Path, more: float, verdict: str) -> None:
+    classifier = {"architecture___target_": "pnn.architectures.LinearClassifier"}
     for seed, noise in enumerate((-0.01, 0.0, 0.01)):
-        fake(tmp_path / f"pat{seed}", 0.8 + gain + noise, seed=seed)
-        fake(
-            tmp_path / f"lin{seed}", 0.8 + noise, seed=seed, architecture___target_="pnn.architectures.LinearClassifier"
-        )
+        fake(tmp_path / f"pat{seed}", 0.8 + more + noise, seed=seed)
+        fake(tmp_path / f"lin{seed}", 0.8 + noise, seed=seed + 1, **classifier)  # other seeds: no pairs
     result: Score = score(claim(claim="better_than", than="linear_classifier"), groups_of(tmp_path))
     assert result.verdict == verdict
-    assert "±" in result.why
+    assert "±" in result.why and "Welch" in result.why
 
 
 def test_single_runs_do_not_show_that_one_kind_is_better(tmp_path: Path) -> None:
@@ -379,6 +572,9 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for mode in ("pat", "in_silico", "ideal"):
                 place, seen = top / f"fig2_plate/{mode}-{gap}-{seed}", 0.885 - gap / 5 + 0.01 * seed
                 fake(place, seen, seed=seed, device__gap=gap, training__name=mode)
+                if mode == "pat":
+                    rows = [{"distance": d, "distance_seed": 0, "accuracy": seen - d / 10} for d in (0.0, 0.05, 0.45)]
+                    (place / "transfer.json").write_text(json.dumps({"trained_gap": gap, "rows": rows}))
         fake(top / f"fig2_plate/identity-{seed}", 0.3 + 0.1 * seed, seed=seed, reference="identity", device__gap=0.05)
     from matplotlib import pyplot as plt
 
@@ -402,7 +598,9 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def written(outputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("written") / "new/folder"
-    report([outputs], out, out / "RESULTS.md")
+    out.mkdir(parents=True)
+    (out / "README.md").write_text("# before\n<!-- results -->\nold\n<!-- /results -->\nafter\n")
+    report([outputs], out, out / "RESULTS.md", out / "README.md")
     return out
 
 
@@ -421,10 +619,11 @@ def test_the_page_needs_nothing_else(written: Path) -> None:
 
 def test_the_page_holds_every_part(written: Path) -> None:
     text = (written / "report.html").read_text()
-    for part in ("Scoreboard", "fig2_plate", "Digital twins", "&lt;twin&gt;", "Demo", "Gradients", "body.0", "0.875"):
+    parts = ("Scoreboard", "fig2_plate", "Digital twins", "&lt;twin&gt;", "Demo", "Gradients", "body.0", "0.875")
+    for part in (*parts, "Transfer to other devices", "Cost sheet", "Horowitz", "In silico falls behind PAT"):
         assert part in text
     assert text.count("<img ") == 2  # the twin's card and the signals
-    assert text.count("<svg ") == 3  # scoreboard, training curves, gap curve
+    assert text.count("<svg ") == 3  # training curves, gap curve, transfer matrix; the runs answer no claim
     assert "by reality gap" in text
     assert "currentColor" in text and "#010203" not in text
     assert "25.0 % (∂f/∂x)" in text
@@ -443,7 +642,13 @@ def test_the_tables_hold_the_numbers(written: Path) -> None:
     board = list(csv.DictReader((written / "scoreboard.csv").open()))
     assert len(board) == len(targets(conf_dir() / "paper.yaml"))
     plate = next(r for r in board if r["claim"] == "vibrating plate, MNIST")
-    assert plate["verdict"] == REACHED and float(plate["wall_seconds"]) == 120
+    assert plate["verdict"] == NOT_RUN and plate["why"].startswith("only with ")  # not what its command composes
+    cells = {(r["trained_gap"], r["distance"]): r for r in csv.DictReader((written / "transfer.csv").open())}
+    assert len(cells) == 6 and float(cells["0.05", "0.45"]["accuracy"]) == pytest.approx(0.88 - 0.045)
+    assert float(cells["0.05", "0.45"]["drop"]) == pytest.approx(0.045)
+    assert len(list(csv.DictReader((written / "gaps.csv").open()))) == 6
+    assert len(list(csv.DictReader((written / "gap_gains.csv").open()))) == 4
+    assert len(list(csv.DictReader((written / "costs.csv").open()))) == 7
     assert [r["fit"] for r in csv.DictReader((written / "twins.csv").open())] == ["MLP", "Linear"]
     assert len(list(csv.DictReader((written / "alignment.csv").open()))) == 1
 
@@ -451,7 +656,7 @@ def test_the_tables_hold_the_numbers(written: Path) -> None:
 def test_the_markdown_tables_are_well_formed(written: Path) -> None:
     text = (written / "RESULTS.md").read_text()
     blocks = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
-    assert len(blocks) == 2
+    assert len(blocks) == 6  # scoreboard, references, transfer, inference, training, constants
     for block in blocks:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
         assert set(block.splitlines()[1]) <= set("|-: ")
@@ -460,12 +665,25 @@ def test_the_markdown_tables_are_well_formed(written: Path) -> None:
         assert f"`{target.command}`" in text
 
 
+def test_the_digest_stands_between_its_markers_and_nothing_else_changes(written: Path) -> None:
+    text = (written / "README.md").read_text()
+    assert text.startswith("# before\n<!-- results -->\n| claim | target |")
+    assert text.endswith("|\n<!-- /results -->\nafter\n") and "old" not in text
+    assert text.count("\n| ") == len(targets(conf_dir() / "paper.yaml")) + 2
+
+
 def test_a_bar_in_a_cell_does_not_split_it() -> None:
     assert Table(("a",), [("x|y\nz",)]).markdown().splitlines()[-1] == "| x\\|y z |"
 
 
 def test_durations_are_short() -> None:
     assert [duration(s) for s in (35.2, 658, 12_240)] == ["35 s", "11 min", "3.4 h"]
+
+
+def test_quantities_have_three_digits_and_a_prefix() -> None:
+    shown = [metric(v, "J") for v in (0.0, 4.0833e-3, 1.2345e-5, 999.7, 2.5e-12, None)]
+    assert shown == ["0 J", "4.08 mJ", "12.3 µJ", "1.00 kJ", "2.50 pJ", "—"]
+    assert [listed(w) for w in (["a"], ["a", "b"], ["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
 
 
 def code(*arguments: str) -> int:
@@ -481,6 +699,8 @@ def test_mistakes_give_one_message_exit_code_2_and_no_file(tmp_path: Path, capsy
     fake(tmp_path / "runs/a")
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
+    (tmp_path / "turned.md").write_text("<!-- /results --> <!-- results -->")
+    (tmp_path / "twice.md").write_text("<!-- results --> <!-- /results --> <!-- results -->")
     before = sorted(tmp_path.rglob("*"))
     for arguments, message in (
         ((), "no folder given"),
@@ -492,6 +712,10 @@ def test_mistakes_give_one_message_exit_code_2_and_no_file(tmp_path: Path, capsy
         (("runs", "--out", "file/below"), "--out file/below cannot be written"),
         (("runs", "--markdown", "empty"), "--markdown empty is a folder"),
         (("runs", "--markdown", "file/a.md"), "--markdown file cannot be written"),
+        (("runs", "--readme", "file"), "--readme file needs <!-- results --> and, after it, <!-- /results -->"),
+        (("runs", "--readme", "turned.md"), "--readme turned.md needs"),
+        (("runs", "--readme", "twice.md"), "--readme twice.md needs"),
+        (("runs", "--readme", "nowhere.md"), "--readme nowhere.md cannot be read"),
     ):
         assert code(*arguments) == 2
         said = capsys.readouterr().err

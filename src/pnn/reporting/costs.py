@@ -22,6 +22,8 @@ MARKS = {
     "assumption": "assumption",
 }
 CONSTANTS = ("mac", "memory", "adc_step", "dac_step", "bits")
+#: Kinds without any physical layer.
+NO_PHYSICS = tuple(DIGITAL.values())
 #: Kinds whose devices are replaced by digital stand-ins: they convert and record nothing.
 REPLACED = ("identity", "clamped")
 
@@ -166,7 +168,7 @@ def sheet(groups: Sequence[Group], rate: Prices) -> list[Line]:
     """One experiment: its network on the device, once (training modes share it), then the networks without a device."""
     shown = representatives(groups)
     physical = next((shown[k] for k in ("pat", "ideal", "in_silico") if k in shown), None)
-    digital = [shown[k] for k in ("linear_classifier", "perceptron", "identity", "clamped") if k in shown]
+    digital = [shown[k] for k in (*NO_PHYSICS, *REPLACED) if k in shown]
     return [Line(g, newest_cost(g, rate)) for g in ([physical] if physical else []) + digital]
 
 
@@ -179,11 +181,11 @@ def newest_cost(group: Group, rate: Prices) -> Cost | None:
 def equal_accuracy(groups: Sequence[Group], rate: Prices) -> str | None:
     """The cheapest digital network that is at least as accurate as the physical one, or that none was run."""
     lines = sheet(groups, rate)
-    if not lines or lines[0].group.kind in DIGITAL or lines[0].group.kind in REPLACED:
+    if not lines or lines[0].group.kind in NO_PHYSICS or lines[0].group.kind in REPLACED:
         return None
     ours, *others = lines
     seen = ours.group.on_device.mean
-    digital = [line for line in others if line.group.kind in DIGITAL]
+    digital = [line for line in others if line.group.kind in NO_PHYSICS]
     said = [f"{line.group.label}: {percent(line.group.on_device.mean)}" for line in digital]
     if not any(line.group.kind == "perceptron" for line in digital):
         said.append("perceptron with one hidden layer: not run")
