@@ -227,12 +227,21 @@ def test_the_sweeps_have_converged_on_every_device(gap: float, monkeypatch: pyte
         assert (device(x) - mine).norm() < (1e-5 if gap else 1e-10) * mine.norm()
 
 
+def test_a_toeplitz_matrix_holds_the_response_at_every_lag() -> None:
+    response, rows, columns = noise(2, 3, 13), range(2, 13, 2), range(1, 12, 5)
+    found = toeplitz(response, rows, columns)
+    for i, row in enumerate(rows):
+        for j, column in enumerate(columns):
+            expected = response[..., row - column] if row >= column else torch.zeros(2, 3).double()
+            assert torch.equal(found[..., j, i], expected)
+
+
 def test_the_force_on_the_suspension_satisfies_its_equation() -> None:
     """f = k₃ (w₀ − f G)³ at every grid point, windows or not."""
     system = plate(60, **HARD)
     _, triangle = system.responses(4, 240)
-    points = torch.arange(240)
-    G = toeplitz(triangle[0], points, points).mT
+    points = range(240)
+    G = toeplitz(triangle[0], points, points)
     w = 1e-5 * noise(3, 240).cumsum(-1) / 10
     force = system.suspension_force(w, G)
     assert (force @ G).norm() > 1e-2 * w.norm()
@@ -284,10 +293,10 @@ def test_the_drive_never_gets_more_work_out_than_it_put_in(options: dict[str, An
     system = plate(100, **options)
     x = noise(20, 100).sign()
     pulse, triangle = (r[0] for r in system.responses(4, 401))
-    points, holds = torch.arange(1, 401), torch.arange(0, 400, 4)
-    w = x @ toeplitz(pulse, points, holds).mT
+    points, holds = range(1, 401), range(0, 400, 4)
+    w = x @ toeplitz(pulse, points, holds)
     if options:
-        G = toeplitz(triangle, points, points).mT
+        G = toeplitz(triangle, points, points)
         w = w - system.suspension_force(w, G) @ G
     work = (x * torch.diff(w[:, 3::4], prepend=torch.zeros(20, 1).double())).cumsum(-1)
     assert work.min() > 0 and (torch.diff(work) < 0).any()

@@ -202,16 +202,16 @@ class OscillatingPlate(System):
     def record(self, x: Tensor, substeps: int, every: int) -> Tensor:
         """y at every `every`-th of `substeps` grid points per sample: x (*lead, B, N) → (*lead, B, N·substeps/every)."""
         samples = x.shape[-1]
-        points = torch.arange(1, samples * substeps + 1, device=x.device)
-        holds = torch.arange(0, samples * substeps, substeps, device=x.device)
+        points = range(1, samples * substeps + 1)
+        holds = range(0, samples * substeps, substeps)
         pulse, triangle = (r.to(x.dtype) for r in self.responses(substeps, samples * substeps + 1))
         read = points[every - 1 :: every]
-        y = x @ toeplitz(pulse[..., 1, :], read, holds).mT
+        y = x @ toeplitz(pulse[..., 1, :], read, holds)
         if self.linear:
             return y
-        w = x @ toeplitz(pulse[..., 0, :], points, holds).mT
-        force = self.suspension_force(w, toeplitz(triangle[..., 0, :], points, points).mT)
-        return y - force @ toeplitz(triangle[..., 1, :], read, points).mT
+        w = x @ toeplitz(pulse[..., 0, :], points, holds)
+        force = self.suspension_force(w, toeplitz(triangle[..., 0, :], points, points))
+        return y - force @ toeplitz(triangle[..., 1, :], read, points)
 
     def suspension_force(self, w: Tensor, G: Tensor) -> Tensor:
         """f = k₃ w³ in units of `full_force`, from the linear displacement w (*lead, B, M): solves w → w − f G, G (*lead, M, M).
@@ -286,10 +286,13 @@ def orbit(flow: Tensor, start: Tensor, count: int) -> Tensor:
     return states
 
 
-def toeplitz(response: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """The matrix response[row − column], zero before the cause: (*lead, len(rows), len(columns))."""
-    lag = rows.unsqueeze(-1) - columns
-    return torch.where(lag >= 0, response[..., lag.clamp(min=0)], 0.0)
+def toeplitz(response: Tensor, rows: range, columns: range) -> Tensor:
+    """response[row − column], zero before the cause, as seen from the right of a product: (*lead, columns, rows)."""
+    before = columns[-1]  # the longest lag before the cause
+    z = functional.pad(response, (before, 0))  # lag −before, …
+    strides = (*z.stride()[:-1], columns.step, rows.step)
+    shape = (*z.shape[:-1], len(columns), len(rows))
+    return z.as_strided(shape, strides, z.storage_offset() + rows[0]).flip(-2)  # the last column comes first
 
 
 def lagrange(s: Tensor) -> list[Tensor]:
