@@ -15,6 +15,7 @@ from pnn.figures import INK, MODE_COLOURS
 from pnn.modes import MODE_LABELS
 from pnn.reporting.statistics import estimate
 from pnn.runs import write_atomically
+from pnn.sweeps.grid import REPEATS
 from pnn.sweeps.table import cells
 
 if TYPE_CHECKING:
@@ -35,14 +36,14 @@ def number(text: str) -> float | None:
 
 def across(plan: Study) -> str | None:
     """The axis along the picture: the first with several values that are numbers, else any with several."""
-    open_axes = [axis for axis in plan.axes if axis.key not in ("seed", "training") and len(axis.values) > 1]
+    open_axes = [axis for axis in plan.axes if axis.key not in (*REPEATS, "training") and len(axis.values) > 1]
     numeric = [axis.key for axis in open_axes if all(number(value) is not None for value in axis.values)]
     return next(iter([*numeric, *(axis.key for axis in open_axes)]), None)
 
 
 def accuracy_figure(plan: Study, table: Sequence[dict[str, Any]], path: Path) -> None:
     """Test accuracy on the device: a line per training mode, a band of its 95 % interval, a panel per further axis."""
-    keys = [axis.key for axis in plan.axes if axis.key != "seed"]
+    keys = [axis.key for axis in plan.axes if axis.key not in REPEATS]
     found = cells(plan, table)
     axis_key = across(plan)
     texts = next((axis.values for axis in plan.axes if axis.key == axis_key), ("",))

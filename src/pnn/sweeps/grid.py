@@ -19,6 +19,8 @@ from pnn.errors import UserError
 from pnn.rules import Config, look_up, problems
 
 LARGEST = 10_000
+#: Axes whose values only repeat an experiment: tables average over them.
+REPEATS = ("seed", "task.split_seed", "device.seed", "task.seed")
 
 
 @dataclass(frozen=True)
@@ -194,15 +196,20 @@ def _word(name: str, value: str) -> str:
 
 def seeds_first(points: Sequence[Point]) -> list[Point]:
     """The order to work in: everything of the first seed, then of the next, so that a part of a grid is a whole picture."""
-    seeds = list(dict.fromkeys(point.values.get("seed", "") for point in points))
-    return sorted(points, key=lambda point: seeds.index(point.values.get("seed", "")))
+    seeds = list(dict.fromkeys(repetition(point.values) for point in points))
+    return sorted(points, key=lambda point: seeds.index(repetition(point.values)))
+
+
+def repetition(values: dict[str, str]) -> tuple[str, ...]:
+    """Which repetition a point is: its values on the axes of seeds."""
+    return tuple(values[key] for key in REPEATS if key in values)
 
 
 def representatives(points: Sequence[Point]) -> Iterator[Point]:
     """Points among which every value of every axis but the seed occurs."""
     seen: set[tuple[str, str]] = set()
     for point in points:
-        new = {item for item in point.values.items() if item[0] != "seed"} - seen
+        new = {item for item in point.values.items() if item[0] not in REPEATS} - seen
         if new or not seen:
             seen |= new
             yield point

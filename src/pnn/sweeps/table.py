@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pnn.reporting.statistics import Estimate, estimate
 from pnn.runs import write_atomically
 from pnn.sweeps import runs
-from pnn.sweeps.grid import Point
+from pnn.sweeps.grid import REPEATS, Point, repetition
 
 if TYPE_CHECKING:
     from pnn.sweeps.study import Study
@@ -97,13 +97,14 @@ def write_csv(path: Path, table: Sequence[dict[str, Any]], names: Sequence[str] 
 # means and differences
 
 
-def cells(plan: Study, table: Iterable[dict[str, Any]]) -> dict[tuple[str, ...], dict[int, float]]:
-    """Values of every axis but the seed → accuracy on the device by seed, of finished points."""
-    keys = [axis.key for axis in plan.axes if axis.key != "seed"]
-    found: dict[tuple[str, ...], dict[int, float]] = {}
+def cells(plan: Study, table: Iterable[dict[str, Any]]) -> dict[tuple[str, ...], dict[Any, float]]:
+    """Values of every axis but the seeds → accuracy on the device by seed, of finished points."""
+    keys = [axis.key for axis in plan.axes if axis.key not in REPEATS]
+    found: dict[tuple[str, ...], dict[Any, float]] = {}
     for row in table:
         if row["state"] == "finished":
-            found.setdefault(tuple(row[key] for key in keys), {})[row["seed"]] = row["test_accuracy_device"]
+            own = found.setdefault(tuple(row[key] for key in keys), {})
+            own[repetition(row)] = row["test_accuracy_device"]
     return found
 
 
@@ -115,7 +116,7 @@ def differences(plan: Study, table: Sequence[dict[str, Any]]) -> list[dict[str, 
 
     A difference is shown when zero lies outside its 95 % interval (Student's t over the seeds). None without two modes.
     """
-    keys = [axis.key for axis in plan.axes if axis.key != "seed"]
+    keys = [axis.key for axis in plan.axes if axis.key not in REPEATS]
     if "training" not in keys:
         return []
     place, by_cell, found = keys.index("training"), cells(plan, table), []
@@ -143,7 +144,7 @@ def _difference(pairs: Sequence[float]) -> dict[str, Any]:
 
 def render(plan: Study, table: Sequence[dict[str, Any]], paired: Sequence[dict[str, Any]]) -> str:
     """Means ± 95 % intervals of every cell, then the paired differences ± standard error."""
-    keys = [axis.key for axis in plan.axes if axis.key != "seed"]
+    keys = [axis.key for axis in plan.axes if axis.key not in REPEATS]
     found = cells(plan, table)
     labels = {values: " ".join(f"{k}={v}" for k, v in zip(keys, values, strict=True)) for values in found}
     wide = max(len(label) for label in labels.values())
