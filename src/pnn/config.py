@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import io
 import itertools
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pnn.errors import UserError
+from pnn.launch import launch, split
 from pnn.plugins import GROUP, check_import, conf_folders
 from pnn.rules import Config, problems
 
@@ -147,19 +152,20 @@ def run_command(command: str, job: Callable[[Config], object], *, check: bool = 
     """A Hydra application whose configuration is checked, for every point of a multirun, before any work starts."""
     arguments = get_args_parser().parse_args()
     asks_only = arguments.help or arguments.hydra_help or arguments.cfg or arguments.info or arguments.shell_completion
-    if check and not asks_only:
+    if not asks_only and (check or arguments.multirun):
         try:
-            points = expand(arguments.overrides) if arguments.multirun else [arguments.overrides]
-            for point in points:
-                checked(command, [p for p in point if p], arguments.config_dir)
+            hydras, own = split(arguments.overrides)
+            points = expand(own) if arguments.multirun else [own]
+            configs = [checked(command, [*hydras, *filter(None, point)], arguments.config_dir) for point in points]
+            if arguments.multirun:
+                launch(command, partial(settled_job, job), points, configs, hydras)
+                return
         except (UserError, HydraException) as error:
             fail(error)
 
     def guarded(config: DictConfig) -> None:
         try:
-            settled = plain(config)
-            check_import(str((settled.get("system") or {}).get("_target_")))
-            job(settled)
+            settled_job(job, plain(config))
         except UserError as error:
             fail(error)
         except KeyboardInterrupt:
@@ -168,11 +174,40 @@ def run_command(command: str, job: Callable[[Config], object], *, check: bool = 
     application(command, guarded)
 
 
+def settled_job(job: Callable[[Config], object], config: Config) -> None:
+    """Run a job on its plain configuration, once the package of its system can be imported."""
+    check_import(str((config.get("system") or {}).get("_target_")))
+    job(config)
+
+
 def application(command: str, job: Callable[[DictConfig], object]) -> None:
     """Run the Hydra application of `command` over pnn's YAML tree and those of installed packages."""
     Plugins.instance().register(InstalledSystems)
     GlobalHydra.instance().clear()
+    arguments = get_args_parser().parse_args()
+    run = hydra.main(version_base="1.3", config_path=str(conf_dir().absolute()), config_name=command)(job)
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_dir().absolute()), config_name=command)(job)()
+        if arguments.help:
+            with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):
+                run()
+            show(_without_foreign_groups(said.getvalue(), command))
+        else:
+            run()
     except UserError as error:
         fail(error)
+
+
+def show(text: str) -> None:
+    """Print; a reader that has read enough, as in `pnn-train --help | head`, ends the command quietly."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to be flushed at exit
+
+
+def _without_foreign_groups(text: str, command: str) -> str:
+    """A help text without the lines of groups that are not in the defaults of `command`."""
+    with hydra.initialize_config_dir(str(conf_dir().absolute()), version_base="1.3"):
+        chosen = hydra.compose(command, return_hydra_config=True).hydra.runtime.choices
+    foreign = {place.name for place in conf_dir().iterdir() if place.is_dir()} - set(chosen)
+    return "".join(line for line in text.splitlines(True) if not line.startswith(tuple(f"{f}: " for f in foreign)))

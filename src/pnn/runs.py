@@ -88,14 +88,21 @@ def new_folder(out: str | None, name: str) -> Path:
     return next(folder for folder in candidates if not folder.exists())
 
 
-def create(folder: Path) -> Path:
-    """Make the run folder and its checkpoint folder."""
+def create(folder: Path, *, resumed: bool = False) -> bool:
+    """Make the run folder and its checkpoint folder; False when another process has just made the same one.
+
+    The folder belongs to the process that creates its README.txt: exclusively, on a shared file system too.
+    """
     try:
-        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-        (folder / "README.txt").write_text(GUIDE)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "README.txt").open("w" if resumed else "x") as file:
+            file.write(GUIDE)
+        (folder / "checkpoints").mkdir(exist_ok=True)
+    except FileExistsError:
+        return False
     except OSError as error:
         raise UserError(f"out={folder} cannot be written ({error.strerror}); choose another out=") from error
-    return folder
+    return True
 
 
 def commit() -> str:
