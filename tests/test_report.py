@@ -23,6 +23,7 @@ from pnn.errors import UserError
 from pnn.report import main, report
 from pnn.reporting.folders import find
 from pnn.reporting.groups import KINDS, Group, differences, gain, group, representatives
+from pnn.reporting.page import first_pictures
 from pnn.reporting.scoreboard import (
     MISSED,
     NO_NUMBER,
@@ -221,7 +222,7 @@ def test_the_transfer_matrix_averages_devices_first_and_takes_its_interval_over_
     expected = estimate([0.85, 0.87, 0.83])  # 3 networks, not 6 scores
     assert cell is not None and (cell.mean, cell.half, cell.n) == pytest.approx((expected.mean, expected.half, 3))
     first, *rest = transfer_sentences(matrix)
-    assert "holds in part: tolerance equals the training gap at g = 0.2; tolerance exceeds it at g = 0" in first
+    assert "holds in part: it is equal to g at g = 0.2; more than g at g = 0; less than g at g = 0.4." in first
     assert rest[1] == (
         "Trained at g = 0.2: within 1 point of its accuracy at 0 up to distance 0.2 (0.50 ± 0.00 points); "
         "at 0.4 the drop is 5.00 ± 0.00 points."
@@ -403,6 +404,17 @@ def test_a_search_is_counted_but_its_trials_are_no_runs(tmp_path: Path) -> None:
     found = find([tmp_path / "runs"])
     assert (len(found.runs), found.problems) == (1, [])
     assert found.studies == [(tmp_path / "runs/study/trials.csv", ["complete", "pruned"])]
+
+
+def test_signals_are_shown_of_whatever_run_of_a_kind_has_some(tmp_path: Path) -> None:
+    fake(tmp_path / "b", training__name="ideal")
+    fake(tmp_path / "c", device__gap=0.4)
+    for name, gap in (("a", 0.2), ("d", 0.2)):
+        fake(tmp_path / name, device__gap=gap, seed=ord(name))
+    (tmp_path / "c/signals-val.png").touch()  # not the group that stands for PAT
+    assert first_pictures(groups_of(tmp_path)) == [tmp_path / "c/signals-val.png"]
+    (tmp_path / "d/signals-val.png").touch()
+    assert first_pictures(groups_of(tmp_path)) == [tmp_path / "d/signals-val.png"]
 
 
 def test_representatives_share_the_device_that_most_kinds_were_run_on(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from pnn.errors import UserError
 from pnn.reporting.folders import Run
-from pnn.reporting.groups import DIGITAL, Group, representatives
+from pnn.reporting.groups import DIGITAL, KINDS, Group, representatives
 from pnn.reporting.text import metric, percent
 
 MARKS = {
@@ -186,9 +186,8 @@ def equal_accuracy(groups: Sequence[Group], rate: Prices) -> str | None:
     ours, *others = lines
     seen = ours.group.on_device.mean
     digital = [line for line in others if line.group.kind in NO_PHYSICS]
-    said = [f"{line.group.label}: {percent(line.group.on_device.mean)}" for line in digital]
-    if not any(line.group.kind == "perceptron" for line in digital):
-        said.append("perceptron with one hidden layer: not run")
+    run = {line.group.kind: f": {percent(line.group.on_device.mean)}" for line in digital}
+    said = [KINDS[kind] + run.get(kind, ": not run") for kind in NO_PHYSICS]
     enough = [line for line in digital if line.group.on_device.mean >= seen]
     text = f"At least as accurate as the physical network ({percent(seen)}) without physics: "
     if not enough:
@@ -198,6 +197,7 @@ def equal_accuracy(groups: Sequence[Group], rate: Prices) -> str | None:
     both = [line.cost.energy if line.cost else None for line in (ours, best)]
     if both[0] is None or not both[1]:
         return f"{text}; energies cannot be compared ({'no absolute scale' if ours.cost else 'older run folders'})."
-    ratio = both[0] / both[1]
-    more = f"{ratio:.3g} times as much" if ratio >= 1 else f"1/{1 / ratio:.3g} as much"
+    ratio = max(both[0] / both[1], both[1] / both[0])
+    times = f"{float(f'{ratio:.3g}'):,.15g} times"
+    more = f"{times} as much" if both[0] >= both[1] else f"{times} less"
     return f"{text}, {metric(both[1], 'J')} an inference; the physical network takes {metric(both[0], 'J')}, {more}."

@@ -17,6 +17,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.ticker import MaxNLocator
 
+from pnn.reporting.costs import Line
 from pnn.reporting.gaps import gap_series
 from pnn.reporting.groups import KINDS, Group, representatives
 from pnn.reporting.scoreboard import MISSED, REACHED, Score
@@ -36,6 +37,7 @@ STYLES = {
     "linear_classifier": ("#808080", "-.", "X"),
     "perceptron": ("#b8a200", "--", "h"),
 }
+SHORT = {"pat": "physical", "in_silico": "physical", "ideal": "physical", "linear_classifier": "linear classifier"}
 WIDTH = 6.6  # rem on the page for an inch of figure
 OTHER = ("#7f7f7f", "-", ".")
 LOOK: dict[Any, Any] = {
@@ -185,7 +187,7 @@ def transfer_figure(matrix: Matrix) -> str:
         for y, (row, line) in enumerate(zip(rows, cells, strict=True)):
             for x, cell in enumerate(line):
                 if cell is not None:
-                    ink = "#ffffff" if (100 * cell.mean - low) / (high - low) < 0.55 else "#000000"
+                    ink = contrasting(mesh.cmap((100 * cell.mean - low) / (high - low)))
                     half = "" if cell.half is None else f"\n± {100 * cell.half:.1f}"
                     axis.text(x + 0.5, y + 0.5, f"{100 * cell.mean:.1f}{half}", ha="center", va="center", color=ink)
             if row.tolerance is not None:
@@ -195,9 +197,42 @@ def transfer_figure(matrix: Matrix) -> str:
         axis.set_xticks([x + 0.5 for x in range(len(distances))], [f"{d:g}" for d in distances])
         axis.set_yticks([y + 0.5 for y in range(len(rows))], [f"{row.gap:g}" for row in rows])
         axis.set(xlabel="distance of the device from the nominal constants (relative)", ylabel="trained gap")
+        axis.invert_yaxis()
         axis.tick_params(length=0)
         axis.spines[:].set_visible(False)
         figure.legend(loc="outside upper center")
         bar = figure.colorbar(mesh, ax=axis, label="accuracy (%)")
         bar.outline.set_visible(False)
     return inline(figure, f"{matrix.experiment}, {matrix.label}: accuracy by trained gap and distance of the device")
+
+
+def contrasting(colour: Sequence[float]) -> str:
+    """Black or white, whichever reads better on an RGB colour (relative luminance of WCAG 2)."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
+    return "#000000" if sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True)) > 0.179 else "#ffffff"
+
+
+def energy_figure(lines: Sequence[Line]) -> str | None:
+    """Energy of one inference and its parts on a log scale, a row a network; None where none has an absolute scale."""
+    drawn = [line for line in lines if line.cost is not None and line.cost.energy]
+    if not drawn:
+        return None
+    parts = (("instrument", "in_silico", "s"), ("converters", "ideal", "^"), ("digital", "linear_physics", "P"))
+    with plt.rc_context(LOOK):
+        figure, axis = plt.subplots(figsize=(8, 0.9 + 0.3 * len(drawn)), layout="constrained")
+        for row, line in enumerate(drawn):
+            assert line.cost is not None and line.cost.energy
+            axis.plot([line.cost.energy], [row], "o", ms=9, color=STYLES["pat"][0], label="" if row else "all of it")
+            for part, colour, marker in parts:
+                if value := getattr(line.cost, part):
+                    axis.plot([value], [row], marker, ms=5, color=STYLES[colour][0], mec=INK, mew=0.4)
+        for part, colour, marker in parts:
+            label = {"digital": "digital arithmetic and memory"}.get(part, part)
+            axis.plot([], [], marker, ms=5, color=STYLES[colour][0], mec=INK, mew=0.4, label=label)
+        names = [f"{line.group.experiment}: {SHORT.get(line.group.kind, line.group.label)}" for line in drawn]
+        axis.set_yticks(range(len(drawn)), names)
+        axis.set(xscale="log", ylim=(len(drawn) - 0.4, -0.6), xlabel="energy of one inference (J)")
+        axis.tick_params(axis="y", length=0)
+        axis.grid(axis="both", alpha=0.2)
+        figure.legend(loc="outside upper right", ncols=4)
+    return inline(figure, "Energy of one inference, by its parts")

@@ -39,7 +39,8 @@ COST_NOTE = (
     "One inference, records one after the other on one instrument. Stored parameters live in a memory (masks, offsets, "
     "digital layers); physical ones are constants of the apparatus. MACs done by physics are what a digital computer would "
     "need to compute the device's record at the simulation's resolution. Energies follow from the constants below, most of "
-    "them assumed: orders of magnitude, not measurements. —: an older run folder, or a system without an absolute scale of "
+    "them assumed: orders of magnitude, not measurements. An instrument is priced by all that it draws while it records, a "
+    "digital network by arithmetic and memory alone, without the rest of its computer. —: an older run folder, or a system without an absolute scale of "
     "time and energy (coupled oscillators)."
 )
 #: The README's results stand between these.
@@ -81,17 +82,22 @@ def embedded(path: Path) -> list[Picture]:
 def experiment_section(name: str, groups: Sequence[Group]) -> Section:
     """Reference table, curves, gap curve and the pictures of its runs."""
     svgs = (figures.curves_figure(name, groups), figures.gap_figure(name, groups))
-    shown = representatives(groups)
-    pictures = [p for g in groups if g is shown.get(g.kind) for path in first_pictures(g) for p in embedded(path)]
+    pictures = [p for path in first_pictures(groups) for p in embedded(path)]
     repeats = sum(g.repeats for g in groups)
     notes = [f"{repeats} older repetitions of the same seeds are not counted."] if repeats else []
     says = tuple(gaps.sentences(groups))
     return Section(name, reference_table(groups), tuple(s for s in svgs if s), tuple(pictures), tuple(notes), says)
 
 
-def first_pictures(group: Group) -> tuple[Path, ...]:
-    """The signals of the first run of `group` that has some: one picture a kind is enough."""
-    return next((run.pictures for run in group.runs if run.pictures), ())
+def first_pictures(groups: Sequence[Group]) -> list[Path]:
+    """The signals of one run a kind: of the group that stands for it where that has some, else of any other."""
+    shown = representatives(groups)
+    found: dict[str, tuple[Path, ...]] = {}
+    for one in sorted(groups, key=lambda g: g is not shown.get(g.kind)):
+        pictures = next((run.pictures for run in one.runs if run.pictures), ())
+        if pictures:
+            found.setdefault(one.kind, pictures)
+    return [path for paths in found.values() for path in paths]
 
 
 def twin_sections(found: Found) -> list[Section]:
@@ -179,6 +185,9 @@ def render(results: Results) -> str:
         "experiments": [experiment_section(name, members) for name, members in by_experiment(groups).items()],
         "transfers": transfer_sections(groups),
         "costs": cost_sections(groups, results.rate),
+        "energy_svg": figures.energy_figure(
+            [line for members in by_experiment(groups).values() for line in costs.sheet(members, results.rate)]
+        ),
         "prices": price_table(results.rate),
         "twins": twin_sections(found),
         "demos": demo_sections(found),

@@ -15,7 +15,7 @@ from pnn.reporting.statistics import Estimate, estimate, paired
 from pnn.reporting.text import listed, points
 
 TOLERATED = 0.01
-EQUAL, MORE, LESS, OPEN = "equals the training gap", "exceeds it", "falls short of it", "cannot be told"
+EQUAL, MORE, LESS, OPEN = "equal to g", "more than g", "less than g", "cannot be told"
 
 
 @dataclass(frozen=True)
@@ -109,9 +109,9 @@ def sentences(matrix: Matrix) -> list[str]:
     if not told:
         return ["Whether tolerance equals the training gap cannot be told: no distance beyond it, or none of 0."]
     counts = {verdict: [f"{r.gap:g}" for r in told if r.verdict == verdict] for verdict in (EQUAL, MORE, LESS)}
-    parts = [f"tolerance {verdict} at g = {listed(gaps)}" for verdict, gaps in counts.items() if gaps]
+    parts = [f"{verdict} at g = {listed(gaps)}" for verdict, gaps in counts.items() if gaps]
     holds = "holds" if len(counts[EQUAL]) == len(told) else "does not hold" if not counts[EQUAL] else "holds in part"
-    said = [f"The claim that tolerance equals the training gap {holds}: {'; '.join(parts)}."]
+    said = [f"The claim that tolerance equals the training gap {holds}: it is {'; '.join(parts)}."]
     return said + [tolerance_text(row) for row in matrix.rows if row.tolerance is not None]
 
 

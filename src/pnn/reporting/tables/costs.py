@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import astuple, fields
 
-from pnn.reporting.costs import MARKS, Cost, Prices, laboratory_seconds, newest_cost, sheet
+from pnn.reporting.costs import MARKS, NO_PHYSICS, REPLACED, Cost, Prices, laboratory_seconds, newest_cost, sheet
 from pnn.reporting.groups import Group, by_experiment
 from pnn.reporting.tables.table import Table, csv_text
 from pnn.reporting.text import DASH, accuracy, count, duration, metric, range_of
@@ -13,17 +13,15 @@ from pnn.reporting.text import DASH, accuracy, count, duration, metric, range_of
 INFERENCE = (
     "network",
     "accuracy",
-    "parameters stored",
-    "physical",
-    "MACs digital",
-    "MACs done by physics",
-    "DAC",
-    "ADC",
+    "parameters: stored + physical",
+    "MACs: digital",
+    "done by physics",
+    "DAC + ADC",
     "record time",
-    "converters",
+    "energy",
+    "of it converters",
     "instrument",
     "digital part",
-    "energy",
 )
 TRAINING = ("training", "n", "device calls", "records", "record time in the laboratory", "computing time")
 
@@ -34,12 +32,33 @@ def inference_table(groups: Sequence[Group], rate: Prices) -> Table:
     for line in sheet(groups, rate):
         c, energies = line.cost, [DASH] * 4
         if c is not None:
-            energies = [metric(e, "J") for e in (c.converters, c.instrument, c.digital, c.energy)]
-        counts = (c.stored, c.physical, c.digital_macs, c.physical_macs, c.dac, c.adc) if c else (None,) * 6
+            energies = [metric(e, "J") for e in (c.energy, c.converters, c.instrument, c.digital)]
+        counts = [DASH] * 4
+        if c is not None:
+            counts = [
+                both(c.stored, c.physical),
+                large(c.digital_macs),
+                large(c.physical_macs),
+                both(c.dac, c.adc),
+            ]
         time = metric(c.seconds, "s") if c else DASH
-        rows.append([line.group.label, accuracy(line.group.on_device), *map(count, counts), time, *energies])
+        rows.append([named(line.group), accuracy(line.group.on_device), *counts, time, *energies])
         classes.append("shown" if not classes else "")
     return Table(INFERENCE, rows, classes)
+
+
+def named(group: Group) -> str:
+    """The network of a line, with the gap of its device where it has one."""
+    return group.label if group.kind in (*NO_PHYSICS, *REPLACED) else f"{group.label}, gap {group.device}"
+
+
+def large(value: int | None) -> str:
+    """A count with three digits and a prefix, whole below a thousand."""
+    return count(value) if value is None or value < 1000 else metric(value, "")
+
+
+def both(first: int | None, second: int | None) -> str:
+    return f"{count(first)} + {count(second)}"
 
 
 def training_table(groups: Sequence[Group], rate: Prices) -> Table:
@@ -53,7 +72,7 @@ def training_table(groups: Sequence[Group], rate: Prices) -> Table:
             continue
         rows.append(
             [
-                f"{g.label}, gap {g.device}",
+                named(g),
                 str(len(g.runs)),
                 range_of(g.values("device_calls")),
                 range_of(counted) if len(counted) == len(samples) else DASH,

@@ -18,7 +18,7 @@ def transfer_table(matrix: Matrix) -> Table:
         tolerance = DASH if row.tolerance is None else f"{row.tolerance:g}"
         shown = [accuracy(cell) if cell else DASH for cell in cells]
         rows.append([f"g = {row.gap:g}", str(n), *shown, tolerance, row.verdict])
-    heads = ("trained on", "n", *(f"d = {d:g}" for d in matrix.distances), "tolerance", "which")
+    heads = ("trained on", "n", *(f"d = {d:g}" for d in matrix.distances), "tolerance", "which is")
     return Table(heads, rows, left=frozenset({0, len(heads) - 1}))
 
 
