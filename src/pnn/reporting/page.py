@@ -40,8 +40,8 @@ COST_NOTE = (
     "digital layers); physical ones are constants of the apparatus. MACs done by physics are what a digital computer would "
     "need to compute the device's record at the simulation's resolution. Energies follow from the constants below, most of "
     "them assumed: orders of magnitude, not measurements. An instrument is priced by all that it draws while it records, a "
-    "digital network by arithmetic and memory alone, without the rest of its computer. —: an older run folder, or a system without an absolute scale of "
-    "time and energy (coupled oscillators)."
+    "digital network by arithmetic and memory alone, without the rest of its computer. —: an older run folder, or a system "
+    "without an absolute scale of time and energy (coupled oscillators)."
 )
 #: The README's results stand between these.
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
