@@ -28,7 +28,7 @@ from pnn.gradients import in_silico, physics_aware
 from pnn.layers import Laboratory, out_of_range, total_penalty
 from pnn.systems import CoupledOscillators, Identity, System
 from pnn.systems.system import per_sample
-from pnn.twins import nominal
+from pnn.twins import GreyBox, nominal
 
 TASK = Sizes(16, 5, (4, 4))
 
@@ -277,6 +277,14 @@ def test_references_replace_the_physics_and_keep_the_rest(reference: str) -> Non
         x = 0.1 * torch.rand(1, 64)
         f = layer(x, "model") - layer(0 * x, "model")
         torch.testing.assert_close(layer(3 * x, "model") - layer(0 * x, "model"), 3 * f, rtol=1e-4, atol=1e-5)
+
+
+def test_the_linear_reference_has_a_digital_model_of_its_own() -> None:
+    options = ["system=electronic_oscillator", "device=circuit", "model=grey_box", "reference=linear"]
+    (bench,) = build(checked("train", options)).laboratory.benches[:1]
+    assert isinstance(bench.model, GreyBox) and bench.model.system.linear and bench.device.system.linear
+    with pytest.raises(UserError, match="twin=some.pt is of a device with all of its physics"):
+        build(checked("train", [*options, "twin=some.pt"]))
 
 
 def test_pat_through_a_mask_is_the_chain_rule_at_the_device_s_inputs() -> None:

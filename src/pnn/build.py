@@ -109,6 +109,10 @@ def make_laboratory(config: Config) -> Laboratory:
         reuse=config.get("one_device", False),
     )
     reference = config.get("reference")
+    if reference == "linear" and config.get("twin"):
+        raise UserError(
+            f"twin={config['twin']} is of a device with all of its physics; leave it out with reference=linear"
+        )
     return laboratory if reference in (None, "linear_classifier") else referred(laboratory, reference)
 
 
@@ -116,11 +120,12 @@ def referred(laboratory: Laboratory, reference: str) -> Laboratory:
     """The same laboratory with its physics replaced: what encoder, read-out and training do without it.
 
     `identity`: f_p(u) → u, no range; `clamped`: f_p(u) → u within the system's range; both without noise and converters.
-    `linear`: the linearised physics on an equally imperfect device. Raises UserError where that means nothing.
+    `linear`: the linearised physics on an equally imperfect device, its digital model of the same kind, fitted to it.
+    Raises UserError where that means nothing.
     """
     real = laboratory.system
     if reference == "linear":
-        return replace(laboratory, system=lambda inputs, outputs: real(inputs, outputs).linearised(), model=nominal)
+        return replace(laboratory, system=lambda inputs, outputs: real(inputs, outputs).linearised())
 
     def identity(inputs: int, outputs: int) -> Identity:
         system = real(inputs, outputs)
