@@ -689,7 +689,7 @@ def test_a_bar_in_a_cell_does_not_split_it() -> None:
 
 
 def test_durations_are_short() -> None:
-    assert [duration(s) for s in (35.2, 658, 12_240)] == ["35 s", "11 min", "3.4 h"]
+    assert [duration(s) for s in (0.69, 35.2, 658, 12_240)] == ["0.7 s", "35 s", "11 min", "3.4 h"]
 
 
 def test_quantities_have_three_digits_and_a_prefix() -> None:

@@ -36,8 +36,8 @@ TRANSFER_NOTE = (
     "within one point of that at d = 0, on the distances that were measured."
 )
 COST_NOTE = (
-    "One inference, records one after the other on one instrument. Stored parameters live in a memory (masks, offsets, "
-    "digital layers); physical ones are constants of the apparatus. MACs done by physics are what a digital computer would "
+    "One inference, records one after the other on one instrument. Parameters in memory are masks, offsets and "
+    "digital layers; those in the apparatus (couplings) are set once. MACs done by physics are what a digital computer would "
     "need to compute the device's record at the simulation's resolution. Energies follow from the constants below, most of "
     "them assumed: orders of magnitude, not measurements. An instrument is priced by all that it draws while it records, a "
     "digital network by arithmetic and memory alone, without the rest of its computer. —: an older run folder, or a system "

@@ -34,7 +34,9 @@ def points(value: Estimate) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as 35 s, 12 min, 3.4 h."""
+    """Seconds as 0.7 s, 35 s, 12 min, 3.4 h."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
     if seconds < 99.5:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5970 else f"{seconds / 3600:.1f} h"

@@ -13,7 +13,7 @@ from pnn.reporting.text import DASH, accuracy, count, duration, metric, range_of
 INFERENCE = (
     "network",
     "accuracy",
-    "parameters: stored + physical",
+    "parameters: in memory + in the apparatus",
     "MACs: digital",
     "done by physics",
     "DAC + ADC",
