@@ -31,10 +31,13 @@ COLUMNS = (
 
 
 class MetricsTable(pl.Callback):
-    """One row per epoch in `metrics.csv`; the rows are part of the checkpoint, so a resumed run repeats none."""
+    """One row per epoch in `metrics.csv`; the rows are part of the checkpoint, so a resumed run repeats none.
 
-    def __init__(self, path: Path):
-        self.path = path
+    Of several processes of a run, which all have the same rows, one `writes`.
+    """
+
+    def __init__(self, path: Path, writes: bool = True):
+        self.path, self.writes = path, writes
         self.rows: list[dict[str, float]] = []
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -53,7 +56,8 @@ class MetricsTable(pl.Callback):
                 writer.writeheader()
                 writer.writerows(self.rows)
 
-        write_atomically(self.path, fill)
+        if self.writes:
+            write_atomically(self.path, fill)
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": [dict(row) for row in self.rows]}
@@ -71,7 +75,8 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
     """Writes last.ckpt atomically at the end of every epoch, and when Ctrl-C or SIGTERM ends the run early.
 
     A signal ends training after the current batch; at the last batch of an epoch, after the first one of the next, so
-    that no validation is lost. (Lightning's own `save_last` writes only when the monitored score improves.)
+    that no validation is lost. Of several processes all stop when one is asked to. However training ends, the signals have
+    their former handlers again. (Lightning's own `save_last` writes only when the monitored score improves.)
     """
 
     def __init__(self, path: Path):
@@ -90,9 +95,11 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_index: int
     ) -> None:
-        if self.stopped and batch_index + 1 < trainer.num_training_batches:
+        stopped = self.stopped
+        if trainer.world_size > 1:
+            stopped = trainer.strategy.reduce_boolean_decision(stopped, all=False)
+        if stopped and batch_index + 1 < trainer.num_training_batches:
             self._save(trainer)
-            self._restore()
             raise Stopped
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -101,8 +108,14 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._restore()
 
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        self._restore()
+
     def _save(self, trainer: pl.Trainer) -> None:
-        write_atomically(self.path, trainer.save_checkpoint)
+        if trainer.is_global_zero:
+            write_atomically(self.path, trainer.save_checkpoint)
+        else:
+            trainer.save_checkpoint(self.path)  # gives its part to the first process, which writes
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():
@@ -151,13 +164,16 @@ class Progress(pl.callbacks.ProgressBar):
 
 def quiet() -> None:
     """Keep Lightning's remarks about itself from hiding what matters."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         ".*treespec.*",
         ".*does not have many workers.*",
         ".*exists and is not empty.*",
         ".*GPU available but.*",
         ".*smaller than the logging interval.*",
+        ".*sync_dist=True.*",  # what is logged is the sum over all processes already
+        ".*find_unused_parameters.*",
     ):
         warnings.filterwarnings("ignore", message)
 

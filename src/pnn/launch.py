@@ -96,11 +96,8 @@ def launch(
     common = set.intersection(*map(set, points)) if len(points) > 1 else set()
     mistakes = []
     for number, (point, job) in enumerate(zip(points, returned, strict=True)):
-        if job.status.name == "FAILED":
-            error = job._return_value
-            mistake = f"{type(error).__name__}: {error}"
-        else:
-            mistake = job.return_value
+        failed, said = job.status.name == "FAILED", job._return_value  # its property would raise
+        mistake = f"{type(said).__name__}: {said}" if failed else said
         if mistake:
             mistakes.append(
                 f"job {number} ({' '.join(o for o in point if o not in common)}): {'; '.join(mistake.splitlines())}"

@@ -13,8 +13,12 @@ from torch.nn import functional
 from pnn.errors import UserError
 from pnn.layers import Via, total_penalty
 from pnn.optimizers import Adam
+from pnn.ranks import gathered
+from pnn.tasks.loader import NOBODY
 
 ROUTES: tuple[Via, ...] = ("device", "model")
+#: What is summed over the samples of a validation or a test.
+SCORES = (*(f"{what}_{via}" for via in ROUTES for what in ("correct", "loss")), "difference", "power", "samples")
 
 
 def trainable(network: nn.Module) -> list[nn.Parameter]:
@@ -66,16 +70,42 @@ class PNNModule(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
         x, target = batch
         logits = self._trained(x)
-        loss = functional.cross_entropy(logits, target) + self.penalty * total_penalty(self.network)
-        value = float(loss.detach())
+        correct, samples = float((logits.detach().argmax(-1) == target).sum()), float(len(target))
+        if self.ranks == 1:
+            loss = functional.cross_entropy(logits, target) + self.penalty * total_penalty(self.network)
+            value = float(loss.detach())
+        else:
+            loss, value, correct, samples = self._shared_loss(logits, target, correct)
         if value != value or value in (float("inf"), float("-inf")):
             raise UserError(
                 f"the training loss became {value} at step {self.global_step}; "
                 f"lower optimizer.lr={self.recipe.lr} or check the device's range"
             )
-        correct = float((logits.detach().argmax(-1) == target).sum())
-        self.train_tally.add(loss=value * len(target), correct=correct, samples=len(target))
+        self.train_tally.add(loss=value * samples, correct=correct, samples=samples)
         return loss
+
+    @property
+    def ranks(self) -> int:
+        """Processes that train together."""
+        return 1 if self._trainer is None else int(self.trainer.world_size)
+
+    def _shared_loss(self, logits: Tensor, target: Tensor, correct: float) -> tuple[Tensor, float, float, float]:
+        """This process's loss, and the whole batch's: mean loss, correct answers, samples.
+
+        Gradients are averaged over the W processes, so a process with m_r of a batch's m samples weighs its mean loss by
+        W m_r / m: together they step as one process does.
+        """
+        own = float((target != NOBODY).sum())
+        summed = functional.cross_entropy(logits, target, reduction="sum", ignore_index=NOBODY)
+        summed = summed + own * self.penalty * total_penalty(self.network)
+        loss, correct, samples = self._summed([float(summed.detach()), correct, own])
+        return summed * (self.ranks / samples), loss / samples, correct, samples
+
+    def _summed(self, values: list[float]) -> list[float]:
+        """The sums of `values` over all processes."""
+        return self.trainer.strategy.reduce(
+            torch.tensor(values, dtype=torch.float64, device=self.device), reduce_op="sum"
+        ).tolist()
 
     def _trained(self, x: Tensor) -> Tensor:
         """Logits of a training step; digital models with a noise model draw from it, here and nowhere else."""
@@ -107,6 +137,8 @@ class PNNModule(pl.LightningModule):
 
     def _score(self, batch: tuple[Tensor, Tensor]) -> None:
         x, target = batch
+        if bool((target == NOBODY).all()):
+            return
         logits = {via: self.network(x, via) for via in ROUTES}
         for via in ROUTES:
             correct = float((logits[via].argmax(-1) == target).sum())
@@ -117,6 +149,8 @@ class PNNModule(pl.LightningModule):
 
     def _report(self, stage: str) -> None:
         tally, self.eval_tally = self.eval_tally, Tally()
+        if self.ranks > 1:  # of which one may have had no sample
+            tally.sums = dict(zip(SCORES, self._summed([tally.sums.get(name, 0.0) for name in SCORES]), strict=True))
         for via in ROUTES:
             self.log(f"{stage}_accuracy_{via}", tally.per(f"correct_{via}"), prog_bar=True)
             self.log(f"{stage}_loss_{via}", tally.per(f"loss_{via}"))
@@ -135,16 +169,18 @@ class PNNModule(pl.LightningModule):
         return min(steps, trainer.max_steps) if trainer.max_steps > 0 else steps
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["pnn"] = {
-            "config": self.config,
-            "devices": [device.state_dict() for device in self.devices],
-            "train_tally": dict(self.train_tally.sums),
-            "random_state": torch.get_rng_state(),
-        }
+        own = {"devices": [device.state_dict() for device in self.devices], "random_state": torch.get_rng_state()}
+        checkpoint["pnn"] = {"config": self.config, "train_tally": dict(self.train_tally.sums), **own}
+        if self.ranks > 1:
+            everyone = gathered(own, self.ranks)
+            checkpoint["pnn"] |= {**everyone[0], "ranks": everyone}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        for name, parameter in self.named_parameters():  # Lightning makes them double only after they have been read
+            parameter.data = parameter.data.to(checkpoint["state_dict"][name].dtype)
         state = checkpoint["pnn"]
-        for device, saved in zip(self.devices, state["devices"], strict=True):
+        own = state["ranks"][self.global_rank] if "ranks" in state else state
+        for device, saved in zip(self.devices, own["devices"], strict=True):
             device.load_state_dict(saved)
         self.train_tally.sums = dict(state["train_tally"])
-        torch.set_rng_state(state["random_state"].cpu())
+        torch.set_rng_state(own["random_state"].cpu())

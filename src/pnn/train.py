@@ -27,9 +27,10 @@ def train(config: Config, *, callbacks: Sequence[Any] = (), test: bool = True) -
 
     `callbacks` join the project's own. With `test=False` the test set is discarded before training, nothing is scored on
     it, and the best epoch's row of metrics.csv is returned: what a search over hyper-parameters may see.
+    With several processes (`trainer.devices`) all of them come here; the first one writes, and returns that.
     Raises UserError for a mistake; nothing is written before the whole experiment has been built.
     """
-    from pnn import runs
+    from pnn import ranks, runs
     from pnn.build import build
     from pnn.calibrate import calibrate
     from pnn.callbacks import Stopped
@@ -37,30 +38,41 @@ def train(config: Config, *, callbacks: Sequence[Any] = (), test: bool = True) -
     from pnn.memory import keep_freed_memory
 
     keep_freed_memory()
+    place = ranks.place_of(config)
     resumed = resume_from(config)
-    folder = resumed or runs.new_folder(config["out"], config["name"])
+    folder = resumed or runs.new_folder(config["out"], config["name"]) if place.first else Path(config["out"] or ".")
     experiment = build(config)
     experiment.task.prepare_data()
     experiment.task.setup()
     if not test:
         del experiment.task.test
     trainer, clock = make_trainer(config, folder)
-    while not runs.create(folder, resumed=resumed is not None):  # another process took it in the same second
+    while place.first and not runs.create(folder, resumed=resumed is not None):  # taken in the same second
         folder = runs.new_folder(config["out"], config["name"])
         trainer, clock = make_trainer(config, folder)
     own = len(trainer.checkpoint_callbacks)
     trainer.callbacks[-own:-own] = callbacks  # after metrics.csv, before the checkpoints, which Lightning keeps last
-    write_description(folder, experiment)
-    say(experiment, folder)
-    if resumed is None:  # a resumed run finds its digital models in the checkpoint
-        calibrate(experiment.laboratory, config, folder)
+    if place.first:
+        write_description(folder, experiment)
+        say(experiment, folder)
+    devices = experiment.laboratory.devices
     try:
-        trainer.fit(experiment.module, datamodule=experiment.task, ckpt_path=config["ckpt_path"], weights_only=True)
+        with ranks.together({**config, "out": str(folder)}, place) as ready:
+            if resumed is None:  # a resumed run finds its digital models in the checkpoint
+                calibrate(experiment.laboratory, config, folder if place.first else None)
+                ranks.own_streams(devices, place.rank, config["seed"])
+            ready()
+            trainer.fit(experiment.module, datamodule=experiment.task, ckpt_path=config["ckpt_path"], weights_only=True)
+            ranks.count_all(devices, place)
+        if not place.first:
+            return {}
         if not test:
             return dict(best_row(folder / "metrics.csv", config["training"]["monitor"]))
-        return conclude(trainer, experiment, folder, clock.seconds)
+        return conclude(trainer if place.count == 1 else ranks.alone(config), experiment, folder, clock.seconds)
     except Stopped:
         resume = folder / "checkpoints" / "last.ckpt"
+        if not place.first:
+            raise KeyboardInterrupt from None
         print(f"\nstopped; resume with the same command and ckpt_path={resume}", file=sys.stderr)
         raise KeyboardInterrupt from None
     finally:
@@ -97,20 +109,20 @@ def resume_from(config: Config) -> Path | None:
 
 
 def make_trainer(config: Config, folder: Path) -> tuple[Any, Any]:
-    """Lightning's Trainer with the project's callbacks and loggers."""
+    """Lightning's Trainer with the project's callbacks and loggers; those that write only in a run's first process."""
     import pytorch_lightning as pl
     from pytorch_lightning.callbacks import ModelCheckpoint
-    from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-    from pnn.build import instantiate
+    from pnn import ranks
     from pnn.callbacks import Clock, LastCheckpoint, MetricsTable, Progress, quiet
 
     quiet()
+    place = ranks.place_of(config)
     clock = Clock()
     checkpoints = folder / "checkpoints"
     callbacks: list[pl.Callback] = [
         clock,
-        MetricsTable(folder / "metrics.csv"),
+        MetricsTable(folder / "metrics.csv", writes=place.first),
         ModelCheckpoint(
             dirpath=checkpoints,
             filename="best",
@@ -120,20 +132,17 @@ def make_trainer(config: Config, folder: Path) -> tuple[Any, Any]:
         ),
         LastCheckpoint(checkpoints / "last.ckpt"),
     ]
-    if config["trainer"].get("enable_progress_bar", True):
+    if place.first and config["trainer"].get("enable_progress_bar", True):
         callbacks.append(Progress())
     arguments = {
         "callbacks": callbacks,
-        "logger": make_loggers(config, folder),
+        "logger": make_loggers(config, folder) if place.first else [],
         "default_root_dir": str(folder),
         "num_sanity_val_steps": 0,
         "enable_model_summary": False,
         "log_every_n_steps": 50,
     }
-    try:
-        return instantiate({**config["trainer"], "_partial_": True})(**arguments), clock
-    except (ValueError, TypeError, MisconfigurationException) as error:
-        raise UserError(f"trainer: {error}") from error
+    return ranks.trainer_of(config["trainer"], **(arguments | ranks.shared(place))), clock
 
 
 def make_loggers(config: Config, folder: Path) -> list[Any]:

@@ -91,8 +91,17 @@ class Task(pl.LightningDataModule):
     def _loader(
         self, x: Tensor, y: Tensor, size: int, shuffle: bool = False, augment: Augment | None = None
     ) -> BatchLoader:
+        place = (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
         return BatchLoader(
-            x, y, batch_size=size, shuffle=shuffle, seed=self.seed, augment=augment, symmetric=self.symmetric
+            x,
+            y,
+            batch_size=size,
+            shuffle=shuffle,
+            seed=self.seed,
+            augment=augment,
+            symmetric=self.symmetric,
+            rank=place[0],
+            ranks=place[1],
         )
 
 

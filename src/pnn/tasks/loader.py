@@ -10,6 +10,9 @@ from torch import Tensor
 
 from pnn.errors import UserError
 
+#: The label of a sample that counts for nothing: the one `cross_entropy` ignores.
+NOBODY = -100
+
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 
@@ -26,6 +29,9 @@ class BatchLoader:
     last batch was handed out is over, whether or not anyone asked for one more; an iteration broken off earlier and
     begun afresh starts its epoch again. `symmetric` hands out 2x − 1 instead of x, after augmentation. Raises UserError
     for a batch size or a state that does not fit.
+
+    Of every batch the process `rank` of `ranks` gets its own part, so together they see what one process would see. If
+    there are fewer samples than processes, one without a sample gets the batch's first, labelled NOBODY.
     """
 
     def __init__(
@@ -38,6 +44,8 @@ class BatchLoader:
         seed: int,
         augment: Augment | None = None,
         symmetric: bool = False,
+        rank: int = 0,
+        ranks: int = 1,
     ):
         if batch_size < 1:
             raise UserError(f"batch_size={batch_size} must be >= 1; use 32")
@@ -45,6 +53,7 @@ class BatchLoader:
             raise UserError(f"{len(x)} inputs and {len(y)} labels do not belong together; give as many of both")
         self.x, self.y, self.batch_size, self.shuffle = x, y, batch_size, shuffle
         self.seed, self.augment, self.symmetric = seed, augment, symmetric
+        self.rank, self.ranks = rank, ranks
         self.epoch, self.batch, self._resumed = 0, 0, False
 
     def __len__(self) -> int:
@@ -69,7 +78,13 @@ class BatchLoader:
         if self.augment is not None:
             x = self.augment(x, generator(self.seed, self.epoch, self.batch))
         self.batch += 1
+        if self.ranks > 1:
+            x, y = self._part(x, y)
         return (2 * x - 1 if self.symmetric else x), y
+
+    def _part(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        low, high = (len(y) * rank // self.ranks for rank in (self.rank, self.rank + 1))
+        return (x[low:high], y[low:high]) if low < high else (x[:1], torch.full_like(y[:1], NOBODY))
 
     def _next_epoch(self) -> None:
         self.epoch, self.batch = self.epoch + 1, 0
