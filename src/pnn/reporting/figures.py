@@ -196,7 +196,10 @@ def transfer_figure(matrix: Matrix) -> str:
         axis.plot([], [], color=STYLES["in_silico"][0], lw=4, label="within 1 point of distance 0 up to here")
         axis.set_xticks([x + 0.5 for x in range(len(distances))], [f"{d:g}" for d in distances])
         axis.set_yticks([y + 0.5 for y in range(len(rows))], [f"{row.gap:g}" for row in rows])
-        axis.set(xlabel="distance of the device from the nominal constants (relative)", ylabel="trained gap")
+        axis.set(
+            xlabel="distance from the device it was trained on: relative change of each constant",
+            ylabel="gap of that device",
+        )
         axis.invert_yaxis()
         axis.tick_params(length=0)
         axis.spines[:].set_visible(False)

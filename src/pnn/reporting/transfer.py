@@ -1,4 +1,4 @@
-"""Networks trained on devices of one gap, scored on fresh devices at a distance: a matrix, and what it says of the claim.
+"""Networks trained on devices of one gap, scored on others at a distance from these: a matrix, and what it says of the claim.
 
 The claim (paper): a network trained with a gap g tolerates devices that differ by g. A network tolerates a distance while
 its accuracy there stays within one point of its own at distance 0.
