@@ -4,15 +4,13 @@ SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
-SEED ?= 0
-# $(call run,NAME,OVERRIDES): train into outputs/NAME-seedN, unless that run is finished
-run = test -f outputs/$(1)-seed$(SEED)/summary.json || $(BIN)/pnn-train $(2) seed=$(SEED) out=outputs/$(1)-seed$(SEED) $(ARGS)
+SCALE ?= quick
 
-.PHONY: help setup demo train twin sweep report data test lint format bench reproduce-toy reproduce-fig2 reproduce-vowels reproduce-fig3 reproduce-mnist wheel clean
+.PHONY: help setup demo train twin sweep report data test lint format bench reproduce-toy reproduce-fig2 reproduce-fig3 reproduce-vowels reproduce-mnist reproduce-gap reproduce-transfer reproduce-paper wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
-	@echo; echo "  ARGS='key=value …' passes overrides on: make train ARGS='training=in_silico device.gap=0.4'; SEED=N for the reproduce targets"
+	@echo; echo "  ARGS='key=value …' passes overrides on: make train ARGS='training=in_silico device.gap=0.4'; SCALE=smoke|quick|full for the reproduce targets: seconds, minutes on 2 cores (default), the paper size"
 
 setup: .venv/.done ## install the pinned packages into .venv
 
@@ -54,30 +52,28 @@ bench: setup ## speed, as ratios measured in one process
 	@$(BIN)/python -m benchmarks.speed $(ARGS)
 
 reproduce-toy: setup ## the reality gap in closed form: a chain of power laws
-	@$(BIN)/pnn-toy $(ARGS)
+	@$(BIN)/pnn-reproduce toy scale=$(SCALE) $(ARGS)
 
-reproduce-fig2: setup ## plate, circuit and second-harmonic generation on MNIST, with their references (hours)
-	@set -e; for name in fig2_plate fig2_electronic fig2_shg; do \
-	  $(call run,$$name/pat,experiment=$$name); \
-	  $(call run,$$name/in_silico,experiment=$$name training=in_silico); \
-	  $(call run,$$name/linear_physics,experiment=$$name reference=linear); \
-	  $(call run,$$name/clamped,experiment=$$name reference=clamped); \
-	  $(call run,$$name/identity,experiment=$$name reference=identity); \
-	  $(call run,$$name/linear_classifier,experiment=$$name reference=linear_classifier); done
+reproduce-fig2: setup ## plate, circuit and second-harmonic generation on MNIST, with their references
+	@$(BIN)/pnn-reproduce fig2 scale=$(SCALE) $(ARGS)
 
-reproduce-vowels: setup ## second-harmonic generation on spoken vowels, PAT and in silico, ten speaker-disjoint splits
-	@set -e; for split in 0 1 2 3 4 5 6 7 8 9; do for mode in pat in_silico; do \
-	  $(call run,vowels_shg/$$mode-split$$split,experiment=vowels_shg training=$$mode task.split_seed=$$split); done; done
+reproduce-fig3: setup ## Fashion-MNIST, 1,610 oscillators: three training modes, two devices
+	@$(BIN)/pnn-reproduce fig3 scale=$(SCALE) $(ARGS)
 
-reproduce-fig3: setup ## Fig. 3: Fashion-MNIST oscillators, three training modes, re-evaluated with a finer integrator
-	@echo "about an hour and a half on 2 cores; a finished run is not repeated"
-	@set -e; for mode in pat in_silico ideal; do \
-	  $(call run,fig3_fashion_mnist/$$mode,experiment=fig3_fashion_mnist training=$$mode); \
-	  echo "$$mode, device integrated six times finer:"; \
-	  $(BIN)/pnn-evaluate ckpt_path=outputs/fig3_fashion_mnist/$$mode-seed$(SEED)/checkpoints/best.ckpt system.device_steps=48; done
+reproduce-vowels: setup ## second-harmonic generation on spoken vowels, speaker-disjoint splits
+	@$(BIN)/pnn-reproduce vowels scale=$(SCALE) $(ARGS)
 
-reproduce-mnist: setup ## MNIST 196 → 206 oscillators without a gap
-	@$(call run,mnist_oscillators/ideal,experiment=mnist_oscillators)
+reproduce-mnist: setup ## MNIST, 196 to 206 oscillators without a gap
+	@$(BIN)/pnn-reproduce mnist scale=$(SCALE) $(ARGS)
+
+reproduce-gap: setup ## the reality gap: three training modes at six gaps
+	@$(BIN)/pnn-reproduce gap scale=$(SCALE) $(ARGS)
+
+reproduce-transfer: setup ## networks trained on a gap, judged on fresh devices
+	@$(BIN)/pnn-reproduce transfer scale=$(SCALE) $(ARGS)
+
+reproduce-paper: setup ## all of these, then the report
+	@$(BIN)/pnn-reproduce paper scale=$(SCALE) $(ARGS)
 
 wheel: setup ## build dist/*.whl
 	@$(BIN)/python -m hatchling build -t wheel

@@ -129,6 +129,7 @@ def entries(target: str, scale: str, out: Path) -> list[Entry]:
             experiment = next(o.partition("=")[2] for o in lines if o.startswith("experiment="))
             options = {**options, "name": options["name"] or f"{options['sweep']['name']}-{experiment}"}
             options["out"] = str(out / options["name"])
+            lines += _without(lines)
             renamed = [] if scale == "full" else [f"name={experiment}-{scale}"]
             found = study.configuration(options, [*lines, *renamed], check=False)
             judge = shlex.split(entry.get("judge", ""))
@@ -142,6 +143,19 @@ def _split(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
 
     own = [o for o in overrides if o.partition("=")[0] in OWN]
     return own, [o for o in overrides if o not in own]
+
+
+def _without(lines: Sequence[str]) -> list[str]:
+    """Take out the keys that an experiment gives to its task and another task, `task=digits`, does not have."""
+    from pnn.config import compose, plain
+    from pnn.sweeps.search import foreign
+
+    option = next((o for o in lines if o.startswith("task=")), None)
+    if option is None:
+        return []
+    groups = [o for o in lines if o == option or o.startswith("experiment=")]
+    there, own = plain(compose("train", groups))["task"], plain(compose("train", [option]))["task"]
+    return [f"~{key}" for key in foreign(there, own, "task")]
 
 
 def plan(chosen: Sequence[Entry], workers: int) -> str:

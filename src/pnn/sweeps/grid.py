@@ -13,6 +13,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from pnn.config import checked, compose, no_such_key, plain
 from pnn.errors import UserError
@@ -114,22 +115,23 @@ def points(
     `also`: key → axis whose value it takes too, where there is such a key. Groups are composed by Hydra, once for every
     combination; values are set in the result before it is resolved, as Hydra does. Raises UserError with all mistakes.
     """
-    base = checked("train", shared, config_dir)
+    _, base = composed(shared, config_dir)
     groups = [axis for axis in axes if is_group(base, axis.key)]
     rest = [axis for axis in axes if not is_group(base, axis.key)]
     if (size := math.prod(len(axis.values) for axis in axes)) > LARGEST:
         raise UserError(f"the grid has {size} points, and {LARGEST} are the limit; take values out of an axis")
     nodes: dict[tuple[str, ...], Any] = {}
+    configs: list[Config] = []
     found: dict[str, None] = {}
     for options in product(*(axis.values for axis in groups)):
         chosen = [f"{axis.key}={option}" for axis, option in zip(groups, options, strict=True)]
         try:
-            checked("train", [*shared, *chosen], config_dir)
-            nodes[options] = compose("train", [*shared, *chosen], config_dir)
+            nodes[options], config = composed([*shared, *chosen], config_dir)
+            configs.append(config)
         except UserError as error:
             found |= dict.fromkeys(str(error).splitlines())
     _refuse(found)
-    rest = list(settle(rest, [plain(node) for node in nodes.values()], hint))
+    rest = list(settle(rest, configs, hint))
     done = []
     names = _names(groups + rest)
     for options, node in nodes.items():
@@ -150,6 +152,20 @@ def points(
     if len({point.name for point in done}) < len(done):
         raise UserError("two points of the grid have one name; write the values of every axis in one way")
     return tuple(settled), done
+
+
+def composed(overrides: Sequence[str], config_dir: str | None = None) -> tuple[Any, Config]:
+    """A configuration of pnn-train, unresolved and resolved; its values are not checked, since axes will replace some.
+
+    Raises UserError that lists every override that Hydra refuses.
+    """
+    try:
+        node = compose("train", overrides, config_dir)
+        config = plain(node)
+    except (HydraException, OmegaConfBaseException, UserError):
+        config = checked("train", overrides, config_dir)  # says what is wrong
+        node = compose("train", overrides, config_dir)
+    return node, config
 
 
 def _composed(node: Any, values: dict[str, str], also: dict[str, str], axes: Sequence[Axis]) -> Config:

@@ -150,16 +150,16 @@ def composed(plan: Plan, drawn: list[str]) -> Config:
         return checked(plan.command, [*plan.overrides, *drawn], plan.config_dir)
     own = plain(compose(plan.command, list(groups.values()), plan.config_dir))
     merged = plain(compose(plan.command, [*plan.overrides, *groups.values()], plan.config_dir))
-    foreign = [f"~{name}" for key in groups for name in _foreign(merged[key], own[key], key)]
+    foreign = [f"~{name}" for key in groups for name in foreign(merged[key], own[key], key)]
     return checked(plan.command, [*plan.overrides, *drawn, *foreign], plan.config_dir)
 
 
-def _foreign(node: Config, own: Config, key: str) -> list[str]:
+def foreign(node: Config, own: Config, key: str) -> list[str]:
     """Keys of `node` that `own` lacks; an empty mapping in `own` takes any."""
     found = [f"{key}.{name}" for name in node if name not in own]
     for name, inner in own.items():
         if isinstance(inner, dict) and inner and isinstance(node.get(name), dict):
-            found += _foreign(node[name], inner, f"{key}.{name}")
+            found += foreign(node[name], inner, f"{key}.{name}")
     return found
 
 

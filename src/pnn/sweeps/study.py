@@ -12,7 +12,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from pnn.config import checked
 from pnn.errors import UserError
 from pnn.rules import Config, Number, problems
 from pnn.sweeps import grid, runs
@@ -80,8 +79,7 @@ def configuration(options: Config, lines: Sequence[str], config_dir: str | None 
         found.append(str(error))
     if found:
         raise UserError("\n".join(found))
-    base = checked("train", shared, config_dir)
-    name = options["name"] or f"{kind['name']}-{base['name']}"
+    name = options["name"] or f"{kind['name']}-{grid.composed(shared, config_dir)[1]['name']}"
     options = {**options, "name": name, "out": options["out"] or f"outputs/sweep/{name}"}
     settled, points = grid.points(
         axes,
