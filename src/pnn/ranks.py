@@ -104,8 +104,8 @@ def shared(place: Place) -> dict[str, Any]:
     from torch.nn.parallel import DistributedDataParallel
 
     known = inspect.signature(DistributedDataParallel).parameters
-    key = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-    return {"strategy": DDPStrategy(**{key: False}), "use_distributed_sampler": False}
+    still: dict[str, Any] = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
+    return {"strategy": DDPStrategy(**still), "use_distributed_sampler": False}
 
 
 def alone(config: Config) -> Any:
