@@ -17,7 +17,7 @@ from torch import Tensor
 import pnn.tasks
 from pnn.errors import UserError
 from pnn.tasks import MNIST, Digits, FashionMNIST, Task, Vowels
-from pnn.tasks.augment import affine, flip, transform
+from pnn.tasks.augment import affine, flip, shift, transform
 from pnn.tasks.idx import read_idx, write_idx
 from pnn.tasks.loader import BatchLoader, generator
 from pnn.tasks.vowels import VOWELS, filled, read_table
@@ -294,7 +294,19 @@ def test_pooling_takes_the_mean_of_each_square(images: Path, stride: int, side: 
         image_task(images, pool="yes")
 
 
-@pytest.mark.parametrize(("augment", "stride"), [("flip", 1), ("flip", 2), ("affine", 2)])
+def test_shifts_are_whole_pixels_and_equally_likely() -> None:
+    x = torch.zeros(9000, 7, 5)
+    x[:, 3, 2] = 1.0
+    moved = shift(x, torch.Generator().manual_seed(0))
+    assert torch.equal(moved.sum((1, 2)), torch.ones(9000))
+    counts = moved.sum(0)[2:5, 1:4]
+    assert counts.sum() == 9000
+    assert (counts - 1000).abs().max() < 150  # five standard deviations
+    corner = torch.ones(50, 7, 5)
+    assert set(shift(corner, torch.Generator().manual_seed(0)).sum((1, 2)).tolist()) == {35.0, 30.0, 28.0, 24.0}
+
+
+@pytest.mark.parametrize(("augment", "stride"), [("flip", 1), ("flip", 2), ("flip_shift", 1), ("affine", 2)])
 def test_augmentation_changes_training_batches_only(images: Path, augment: str, stride: int) -> None:
     task = image_task(images, augment=augment, stride=stride, batch_size=150)
     x, y = next(iter(task.train_dataloader()))
@@ -425,7 +437,7 @@ def test_images_and_labels_that_do_not_fit_are_refused(images: Path, tmp_path: P
         ({"split_seed": -1}, "task.split_seed=-1 must be >= 0"),
         ({"stride": 0}, "task.stride=0 must be >= 1 and <= 28; use 1"),
         ({"stride": 29}, "task.stride=29 must be"),
-        ({"augment": "mirror"}, "task.augment=mirror must be one of none, flip, affine"),
+        ({"augment": "mirror"}, "task.augment=mirror must be one of none, flip, flip_shift, affine"),
         ({"train_limit": 0}, "task.train_limit=0 must be >= 1; use null"),
         ({"validation": 0}, "task.validation=0 must be > 0"),
         ({"validation": float("nan")}, "task.validation=nan must be > 0"),

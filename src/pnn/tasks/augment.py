@@ -15,6 +15,21 @@ def flip(x: Tensor, g: torch.Generator) -> Tensor:
     return torch.where(mirrored, x.flip(-1), x)
 
 
+def shift(x: Tensor, g: torch.Generator, pixels: int = 1) -> Tensor:
+    """Move every image by −pixels … pixels whole pixels along each axis, each shift equally likely; zeros come in."""
+    n, height, width = x.shape
+    moves = torch.randint(-pixels, pixels + 1, (2, n, 1), generator=g)
+    rows = (torch.arange(height) + moves[0] + pixels).unsqueeze(2)  # of the padded image
+    columns = (torch.arange(width) + moves[1] + pixels).unsqueeze(1)
+    padded = functional.pad(x, (pixels,) * 4)
+    return padded[torch.arange(n).reshape(-1, 1, 1), rows, columns]
+
+
+def flip_shift(x: Tensor, g: torch.Generator) -> Tensor:
+    """Mirror, then move by up to one pixel."""
+    return shift(flip(x, g), g)
+
+
 def affine(
     x: Tensor,
     g: torch.Generator,
@@ -43,4 +58,4 @@ def transform(x: Tensor, angle: Tensor, scale: Tensor, t: Tensor) -> Tensor:
     return functional.grid_sample(x.unsqueeze(1), grid, align_corners=False).squeeze(1)
 
 
-AUGMENTATIONS = {"none": None, "flip": flip, "affine": affine}
+AUGMENTATIONS = {"none": None, "flip": flip, "flip_shift": flip_shift, "affine": affine}
