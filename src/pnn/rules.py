@@ -126,7 +126,7 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "system.device_scheme": ("nystrom4", "leapfrog", "rk4"),
     "system.self_coupling": ("reference", "physical"),
     "optimizer.schedule": ("constant", "cosine"),
-    "training.monitor": ("val_accuracy_device", "val_accuracy_model"),
+    "training.monitor": ("val_accuracy_device", "val_accuracy_model", "epoch"),
     "trainer.accelerator": ("auto", "cpu", "gpu", "cuda", "mps"),
 }
 
