@@ -9,7 +9,7 @@ SCALE ?= quick
 .PHONY: help setup demo train twin sweep report data test lint format bench reproduce-toy reproduce-fig2 reproduce-fig3 reproduce-vowels reproduce-mnist reproduce-gap reproduce-transfer reproduce-paper wheel clean
 
 help: ## list the targets
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 	@echo; echo "  ARGS='key=value …' passes overrides on: make train ARGS='training=in_silico device.gap=0.4'; SCALE=smoke|quick|full for the reproduce targets: seconds, minutes on 2 cores (default), the paper size"
 
 setup: .venv/.done ## install the pinned packages into .venv

@@ -104,6 +104,7 @@ def is_group(config: Config, key: str) -> bool:
 def points(
     axes: Sequence[Axis],
     shared: Sequence[str],
+    base: Config,
     folder: Path,
     *,
     also: dict[str, str] | None = None,
@@ -112,10 +113,10 @@ def points(
 ) -> tuple[tuple[Axis, ...], list[Point]]:
     """The settled axes, and every point of their product, in its order, each in a folder of its own inside `folder`.
 
-    `also`: key → axis whose value it takes too, where there is such a key. Groups are composed by Hydra, once for every
-    combination; values are set in the result before it is resolved, as Hydra does. Raises UserError with all mistakes.
+    `base` is the configuration that the overrides in `shared` give alone. `also`: key → axis whose value it takes too, where
+    there is such a key. Groups are composed by Hydra, once for every combination; values are set in the result before it is
+    resolved, as Hydra does. Raises UserError with all mistakes.
     """
-    _, base = composed(shared, config_dir)
     groups = [axis for axis in axes if is_group(base, axis.key)]
     rest = [axis for axis in axes if not is_group(base, axis.key)]
     if (size := math.prod(len(axis.values) for axis in axes)) > LARGEST:

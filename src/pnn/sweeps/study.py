@@ -79,11 +79,13 @@ def configuration(options: Config, lines: Sequence[str], config_dir: str | None 
         found.append(str(error))
     if found:
         raise UserError("\n".join(found))
-    name = options["name"] or f"{kind['name']}-{grid.composed(shared, config_dir)[1]['name']}"
+    _, base = grid.composed(shared, config_dir)
+    name = options["name"] or f"{kind['name']}-{base['name']}"
     options = {**options, "name": name, "out": options["out"] or f"outputs/sweep/{name}"}
     settled, points = grid.points(
         axes,
         shared,
+        base,
         Path(options["out"]),
         also=kind.get("also"),
         hint=kind.get("hint") or "",
@@ -184,9 +186,9 @@ def conduct(
         written = [_report(plan) for plan in plans]
     failed = [f"{p.name}: {reason}" for p in points if (reason := runs.claims_of(p).failure(p.name)) is not None]
     if failed:
-        raise UserError(
-            "\n".join([f"{len(failed)} of {len(points)} runs failed; repeat the command to try again", *failed])
-        )
+        head = f"{len(failed)} of {len(points)} runs failed; repeat the command to try again"
+        more = [f"and {len(failed) - 5} more: points.csv"] if len(failed) > 5 else []
+        raise UserError("\n".join([head, *failed[:5], *more]))
     return written
 
 
