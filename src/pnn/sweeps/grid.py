@@ -202,8 +202,8 @@ def _names(axes: Sequence[Axis]) -> dict[str, str]:
     return names
 
 
-#: Groups whose option alone says what it is.
-GROUPS = ("training", "device", "system", "architecture", "task")
+#: Keys whose value alone says what it is.
+GROUPS = ("training", "device", "system", "architecture", "task", "reference")
 
 
 def _word(name: str, value: str) -> str:

@@ -70,11 +70,11 @@ def _failed(point: Point) -> bool:
 def _outcome(point: Point) -> str:
     from pnn.sweeps.table import summary
 
-    reason = runs.claims_of(point).failure(point.name)
+    name, reason = f"{point.folder.parent.name}/{point.name}", runs.claims_of(point).failure(point.name)
     if reason is not None:
-        return f"{point.name}: failed, {reason}"
+        return f"{name}: failed, {reason}"
     found = summary(point)
-    return f"{point.name}: {found['test_accuracy_device']:.2%} on the device, {found['wall_seconds']:.0f} s"
+    return f"{name}: {found['test_accuracy_device']:.2%} on the device, {found['wall_seconds']:.0f} s"
 
 
 def duration(seconds: float) -> str:
