@@ -71,6 +71,21 @@ def test_training_learns(run: Path) -> None:
     assert float(rows[-1]["val_accuracy_device"]) > 0.6
 
 
+def test_the_epoch_to_keep_is_the_best_or_the_last(tmp_path: Path) -> None:
+    """Too high a rate makes a later epoch worse: the monitor decides which one is judged."""
+    wild = ["optimizer.lr=1.0", "optimizer.schedule=constant", "trainer.limit_train_batches=4", "architecture.depth=1"]
+    kept = {}
+    for monitor in ("val_accuracy_device", "epoch"):
+        folder = tmp_path / monitor
+        summary = train(
+            checked("train", [*wild, "trainer.max_epochs=4", f"training.monitor={monitor}", f"out={folder}"])
+        )
+        kept[monitor] = summary["best_epoch"]
+        stored = torch.load(folder / "checkpoints/best.ckpt", weights_only=True)
+        assert stored["epoch"] == summary["best_epoch"]
+    assert kept["epoch"] == 3 > kept["val_accuracy_device"]
+
+
 def test_checkpoints_are_plain_containers(run: Path) -> None:
     checkpoint = torch.load(run / "checkpoints/best.ckpt", weights_only=True)
     assert checkpoint["pnn"]["config"]["device"]["gap"] == 0.3
