@@ -150,8 +150,8 @@ def composed(plan: Plan, drawn: list[str]) -> Config:
         return checked(plan.command, [*plan.overrides, *drawn], plan.config_dir)
     own = plain(compose(plan.command, list(groups.values()), plan.config_dir))
     merged = plain(compose(plan.command, [*plan.overrides, *groups.values()], plan.config_dir))
-    foreign = [f"~{name}" for key in groups for name in foreign(merged[key], own[key], key)]
-    return checked(plan.command, [*plan.overrides, *drawn, *foreign], plan.config_dir)
+    dropped = [f"~{name}" for key in groups for name in foreign(merged[key], own[key], key)]
+    return checked(plan.command, [*plan.overrides, *drawn, *dropped], plan.config_dir)
 
 
 def foreign(node: Config, own: Config, key: str) -> list[str]:
