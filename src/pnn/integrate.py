@@ -166,7 +166,7 @@ def _drifts_and_kicks(
     u: Tensor | None = None
     for k in range(steps - 1):
         a = force(q, ALL)
-        u = a * (h * h) if u is None else plus(u, a, h * h)
+        u = a * (h * h) if u is None else plus_(u, a, h * h)
         q = q.add_(u) if overwrite and k > 0 else q + u
     a = force(q, columns)
     u = a * (h * h) if u is None else plus(u[..., columns], a, h * h)
@@ -178,6 +178,13 @@ def plus(base: Tensor, vector: Tensor, factor: float | Tensor) -> Tensor:
     if isinstance(factor, Tensor):
         return torch.addcmul(base, vector, factor)
     return torch.add(base, vector, alpha=factor)
+
+
+def plus_(base: Tensor, vector: Tensor, factor: float | Tensor) -> Tensor:
+    """base ← base + factor · vector."""
+    if isinstance(factor, Tensor):
+        return base.addcmul_(vector, factor)
+    return base.add_(vector, alpha=factor)
 
 
 def _step(
