@@ -96,15 +96,23 @@ def test_a_mistake_of_all_processes_is_one_mistake() -> None:
         train(checked("train", [*RUN, *wrong]))
 
 
-@pytest.mark.parametrize(("code", "error"), [("import sys; sys.exit('a mistake')", RuntimeError), ("", None)])
-def test_a_process_that_died_is_told(code: str, error: type[Exception] | None) -> None:
+@pytest.mark.parametrize(
+    ("code", "error", "words"),
+    [
+        ("import sys; sys.exit('a bug')", RuntimeError, "process 1 of the run ended with code 1: a bug"),
+        ("import os; os.kill(os.getpid(), 9)", UserError, "process 1 of the run was killed by SIGKILL .*ckpt_path="),
+        ("import sys; print('noise\\nx=1 must be 2', file=sys.stderr); sys.exit(2)", UserError, "^x=1 must be 2$"),
+        ("", None, ""),
+    ],
+)
+def test_a_process_that_died_is_told(code: str, error: type[Exception] | None, words: str) -> None:
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=said, text=True)
         other = Other(1, process, said)
         if error is None:
             other.await_ready()
         else:
-            with pytest.raises(error, match="process 1 of the run ended with code 1: a mistake"):
+            with pytest.raises(error, match=words):
                 other.await_ready()
 
 

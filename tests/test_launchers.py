@@ -152,6 +152,16 @@ def test_two_runs_of_the_same_second_have_a_folder_each(monkeypatch: pytest.Monk
     assert {p.name for p in (tmp_path / "taken").rglob("*")} == {"README.txt", "checkpoints"}
 
 
+def test_two_twins_of_the_same_second_have_a_folder_each(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    monkeypatch.setattr(runs, "new_folder", lambda *_: tmp_path / "free")
+    assert runs.made(tmp_path / "taken", None, "twin") == tmp_path / "free"
+    assert runs.made(tmp_path / "taken", str(tmp_path / "taken"), "twin") == tmp_path / "taken"  # given, and empty
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        runs.made(tmp_path / "file" / "run", str(tmp_path / "file" / "run"), "twin")
+
+
 def test_points_that_would_overwrite_each_other_are_refused(tmp_path: Path) -> None:
     from pnn.evaluate import refuse_shared_file
 

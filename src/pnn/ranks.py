@@ -10,6 +10,7 @@ import contextlib
 import inspect
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -166,7 +167,7 @@ def together(config: Config, place: Place) -> Iterator[Callable[[], None]]:
     """Start the other processes of the run, unless they exist; end them, and the group, with it.
 
     Yields what to call before training: it returns when all processes have built the same experiment. Raises UserError
-    with a later process's mistake, RuntimeError when one was killed.
+    with a later process's mistake or when one was killed, RuntimeError for a bug in one.
     """
     if place.count == 1:
         yield lambda: None
@@ -213,6 +214,11 @@ class Other:
         text, code = self.said.read().strip(), self.process.returncode
         if code == 2:
             raise UserError(text.splitlines()[-1])
+        if code is not None and code < 0:
+            raise UserError(
+                f"process {self.rank} of the run was killed by {signal.Signals(-code).name} (is there enough memory?); "
+                "resume with the same command and ckpt_path=RUN/checkpoints/last.ckpt"
+            )
         if code not in (0, 130, None):
             raise RuntimeError(f"process {self.rank} of the run ended with code {code}: {text[-2000:]}")
 

@@ -105,6 +105,18 @@ def create(folder: Path, *, resumed: bool = False) -> bool:
     return True
 
 
+def made(folder: Path, out: str | None, name: str) -> Path:
+    """Make the folder that `new_folder` chose, or the next one if another process has just made it."""
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=out is not None)
+            return folder
+        except FileExistsError:
+            folder = new_folder(out, name)
+        except OSError as error:
+            raise UserError(f"out={folder} cannot be written ({error.strerror}); choose another out=") from error
+
+
 def commit() -> str:
     """The git commit of the source tree, with `-dirty` when it has changes; `unknown` outside a checkout."""
     try:

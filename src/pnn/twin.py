@@ -67,10 +67,7 @@ def twin(config: Config) -> dict[str, Any]:
     about = {"source": config["data"] or "device", "seed": config["seed"], "plan": None if config["data"] else measure}
     card |= {"seconds": {"measuring": measured - start, "all": time.perf_counter() - start}}
     card |= {"environment": runs.environment(["pnn-twin"])}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"out={folder} cannot be written ({error.strerror}); choose another out=") from error
+    folder = runs.made(folder, config["out"], config["name"])
     save(fitted, folder / "twin.pt", about)
     runs.write_json(folder / "card.json", card)
     runs.write_json(folder / "environment.json", card["environment"])
