@@ -89,9 +89,11 @@ def make_storage(storage: str | None, folder: Path) -> optuna.storages.BaseStora
             return optuna.storages.RDBStorage(url, engine_kwargs=wait)
         except Exception as error:
             if attempt == 4 or not type(error).__module__.startswith("sqlalchemy.exc"):
-                reason = str(error).splitlines()[0]
+                remedy = "use null, journal, or a URL such as postgresql://…"
+                if isinstance(error, ImportError):
+                    remedy = "pip install 'pnn[postgres]' brings the driver of postgresql://"
                 raise UserError(
-                    f"storage={shown(url)} cannot be used ({reason}); use null, journal, or a URL such as postgresql://…"
+                    f"storage={shown(url)} cannot be used ({str(error).splitlines()[0]}); {remedy}"
                 ) from error
             time.sleep(0.3 * (attempt + 1))
     raise AssertionError
