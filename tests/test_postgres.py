@@ -19,7 +19,8 @@ from optuna.trial import TrialState
 
 from pnn.sweep import configuration
 from pnn.sweeps import search
-from pnn.sweeps.search import Plan, open_study, work
+from pnn.sweeps.plan import Plan
+from pnn.sweeps.search import open_study, work
 from pnn.sweeps.trials import rows
 
 

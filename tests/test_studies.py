@@ -24,9 +24,8 @@ from pnn.errors import UserError
 from pnn.sweep import configuration, sweep
 from pnn.sweeps import runs, transfer
 from pnn.sweeps.claims import Claims
-from pnn.sweeps.grid import parse_axis, seeds_first
+from pnn.sweeps.grid import Study, parse_axis, seeds_first
 from pnn.sweeps.processes import me
-from pnn.sweeps.study import Study
 from pnn.sweeps.table import differences
 from pnn.systems import CoupledOscillators
 

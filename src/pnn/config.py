@@ -25,17 +25,10 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from pnn.errors import UserError
+from pnn.errors import UserError, fail
 from pnn.launch import launch, split
-from pnn.plugins import GROUP, check_import, conf_folders
+from pnn.plugins import GROUP, check_import, conf_dir, conf_folders
 from pnn.rules import Config, problems
-
-
-def conf_dir() -> Path:
-    """The YAML tree: inside the installed package, or at the top of the checkout."""
-    package = Path(__file__).parent
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parents[1] / "conf"
 
 
 class InstalledSystems(SearchPathPlugin):
@@ -136,16 +129,6 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
         else:
             axes.append([override.input_line or ""])
     return [list(point) for point in itertools.product(*axes)]
-
-
-def fail(error: Exception) -> None:
-    """Print a user's mistake and leave with exit code 2."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    if len(lines) > 1:
-        print(f"pnn: {len(lines)} mistakes", file=sys.stderr)
-    for line in lines:
-        print(f"pnn: {line}" if len(lines) == 1 else f"  - {line}", file=sys.stderr)
-    sys.exit(2)
 
 
 def run_command(command: str, job: Callable[[Config], object], *, check: bool = True) -> None:

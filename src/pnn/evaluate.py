@@ -11,8 +11,8 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from pnn.config import application, checked, compose, expand, fail, no_such_key, plain
-from pnn.errors import UserError
+from pnn.config import application, checked, compose, expand, no_such_key, plain
+from pnn.errors import UserError, fail
 from pnn.launch import launch, split
 from pnn.rules import Config, problems
 

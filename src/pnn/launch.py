@@ -23,7 +23,8 @@ from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from pnn.errors import UserError
+from pnn.errors import UserError, fail
+from pnn.plugins import conf_dir
 
 # conf/hydra/launcher/ has the plugins' own names on purpose: a value that an option cannot have is refused by their schema.
 warnings.filterwarnings("ignore", message="(?s).*is validated against ConfigStore schema.*")
@@ -74,8 +75,6 @@ def launch(
     All jobs run, whatever becomes of the others; then one message per mistake, and exit code 2. Raises UserError for a
     launcher that is not installed or refuses its options.
     """
-    from pnn.config import conf_dir, fail
-
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_dir().absolute()), job_name=f"pnn-{command}", version_base="1.3"):
         main = GlobalHydra.instance().hydra

@@ -13,7 +13,6 @@ from torch.nn import functional
 from pnn.errors import UserError
 from pnn.layers import Via, total_penalty
 from pnn.optimizers import Adam
-from pnn.ranks import gathered
 from pnn.tasks.loader import NOBODY
 
 ROUTES: tuple[Via, ...] = ("device", "model")
@@ -184,3 +183,12 @@ class PNNModule(pl.LightningModule):
             device.load_state_dict(saved)
         self.train_tally.sums = dict(state["train_tally"])
         torch.set_rng_state(own["random_state"].cpu())
+
+
+def gathered(own: Any, count: int) -> list[Any]:
+    """`own` of every process, on every process."""
+    import torch.distributed as dist
+
+    everything: list[Any] = [None] * count
+    dist.all_gather_object(everything, own)
+    return everything

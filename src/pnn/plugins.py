@@ -1,4 +1,4 @@
-"""Systems of other packages: found by the entry points `pnn.systems` of what is installed, imported only when used."""
+"""Where the YAML is: pnn's own, and that of other packages' systems, found by their entry points `pnn.systems`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,13 @@ from pnn.errors import UserError
 
 #: `my_system = "my_package"` in this group: my_package/conf/system/my_system.yaml is an option of `system`.
 GROUP = "pnn.systems"
+
+
+def conf_dir() -> Path:
+    """The YAML tree: inside the installed package, or at the top of the checkout."""
+    package = Path(__file__).parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parents[1] / "conf"
 
 
 def conf_folders(own: Path) -> list[Path]:

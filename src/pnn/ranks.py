@@ -142,17 +142,10 @@ def own_streams(devices: Sequence[Any], rank: int, seed: int) -> None:
         device.load_state_dict(state)
 
 
-def gathered(own: Any, count: int) -> list[Any]:
-    """`own` of every process, on every process."""
-    import torch.distributed as dist
-
-    everything: list[Any] = [None] * count
-    dist.all_gather_object(everything, own)
-    return everything
-
-
 def count_all(devices: Sequence[Any], place: Place) -> None:
     """Add to the first process's ledgers what the others' devices were asked."""
+    from pnn.module import gathered
+
     if place.count == 1:
         return
     ledgers = gathered([device.ledger.state_dict() for device in devices], place.count)
@@ -251,7 +244,7 @@ def _with_others(config: Config, count: int, environment: dict[str, str]) -> Ite
 
 def _start(config: Config, rank: int, environment: dict[str, str], said: Any) -> subprocess.Popen:
     process = subprocess.Popen(
-        [sys.executable, "-m", "pnn.ranks"],
+        [sys.executable, "-m", "pnn.later"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=said,
@@ -289,23 +282,3 @@ def _environment(count: int) -> Iterator[dict[str, str]]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-def main() -> None:
-    """A later process of a run, started by the first, with its configuration on the standard input."""
-    from pnn.config import settled_job
-    from pnn.train import train
-
-    sys.stdout = sys.stderr  # a file; the first process speaks
-    config = json.load(sys.stdin)
-    try:
-        settled_job(train, config)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
-if __name__ == "__main__":
-    main()

@@ -87,7 +87,7 @@ def report(
 
 def judge(found: Found) -> Results:
     """Group the runs and score the claims of conf/paper.yaml; prices from conf/costs.yaml."""
-    from pnn.config import conf_dir
+    from pnn.plugins import conf_dir
     from pnn.reporting.costs import prices
     from pnn.reporting.groups import group
     from pnn.reporting.results import Results

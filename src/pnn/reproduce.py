@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pnn.config import checked, conf_dir, fail
-from pnn.errors import UserError
+from pnn.config import checked
+from pnn.errors import UserError, fail
+from pnn.plugins import conf_dir
 
 if TYPE_CHECKING:
-    from pnn.sweeps.grid import Point
-    from pnn.sweeps.study import Study
+    from pnn.sweeps.grid import Point, Study
 
 SCALES = ("smoke", "quick", "full")
 ALL = "paper"
@@ -148,7 +148,7 @@ def _split(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
 def _without(lines: Sequence[str]) -> list[str]:
     """Take out the keys that an experiment gives to its task and another task, `task=digits`, does not have."""
     from pnn.config import compose, plain
-    from pnn.sweeps.search import foreign
+    from pnn.sweeps.plan import foreign
 
     option = next((o for o in lines if o.startswith("task=")), None)
     if option is None:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from hydra._internal.utils import get_args_parser
 from hydra.errors import HydraException
 
-from pnn.config import application, checked, fail
-from pnn.errors import UserError
+from pnn.config import application, checked
+from pnn.errors import UserError, fail
 
 if TYPE_CHECKING:
-    from pnn.sweeps.search import Plan
-    from pnn.sweeps.study import Study
+    from pnn.sweeps.grid import Study
+    from pnn.sweeps.plan import Plan
 
 OWN = ("sweep", "name", "trials", "workers", "worker_threads", "sampler", "sampler_seed", "pruner", "storage", "out")
 
@@ -53,7 +53,9 @@ def configuration(overrides: list[str], config_dir: str | None = None) -> Plan |
         from pnn.sweeps import search
 
         if options["worker_threads"] is not None:
-            raise UserError(f"worker_threads={options['worker_threads']} is for studies; a search shares the processor's cores")
+            raise UserError(
+                f"worker_threads={options['worker_threads']} is for studies; a search shares the processor's cores"
+            )
         return search.configuration(options, lines, config_dir)
     from pnn.sweeps import study
 
@@ -73,7 +75,7 @@ def sweep(plan: Plan | Study) -> list[dict[str, Any]]:
 
 def _shared(plan: Plan | Study) -> dict[str, Any]:
     """The configuration that trials or runs have in common."""
-    from pnn.sweeps.search import Plan
+    from pnn.sweeps.plan import Plan
 
     return plan.base if isinstance(plan, Plan) else plan.points[0].config
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib
 
@@ -15,11 +15,8 @@ from pnn.figures import INK, MODE_COLOURS
 from pnn.modes import MODE_LABELS
 from pnn.reporting.statistics import estimate
 from pnn.runs import write_atomically
-from pnn.sweeps.grid import REPEATS
+from pnn.sweeps.grid import REPEATS, Study
 from pnn.sweeps.table import cells
-
-if TYPE_CHECKING:
-    from pnn.sweeps.study import Study
 
 #: Okabe-Ito colours, markers and dashes: distinguishable with any colour vision, and in grey.
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

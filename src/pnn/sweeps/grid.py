@@ -50,6 +50,24 @@ class Point:
         return Path(self.config["out"])
 
 
+@dataclass(frozen=True)
+class Study:
+    """A checked study: its own options, its axes, and all of its points."""
+
+    options: Config
+    overrides: tuple[str, ...]  # of every point
+    axes: tuple[Axis, ...]
+    points: tuple[Point, ...]
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.options["out"])
+
+    @property
+    def name(self) -> str:
+        return str(self.options["name"])
+
+
 def parse_axis(key: str, text: Any) -> Axis:
     """The axis that `text` describes: one value, `a,b`, `choice(…)` or `range(start, stop, step)` (without its stop)."""
     text = ",".join(map(str, text)) if isinstance(text, list | tuple) else text

@@ -11,20 +11,19 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import optuna
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from pnn.config import checked, compose, no_such_key, plain
+from pnn.config import checked, no_such_key
 from pnn.errors import UserError
 from pnn.rules import Config, Number, look_up, problems
 from pnn.sweeps import storage
+from pnn.sweeps.plan import Plan, composed
 from pnn.sweeps.processes import crew, pulse, signals_kept
-from pnn.sweeps.space import Entry, branches, draw, parse_space
+from pnn.sweeps.space import branches, draw, parse_space
 
 NUMBERS = (
     Number("trials", int, 1, 10**6, "use 20"),
@@ -35,33 +34,6 @@ TRIAL_GUIDE = """\
 One trial of a search: a training run as pnn-train leaves it, but never scored on the test set. There is no summary.json;
 the score is the best validation accuracy in metrics.csv. log.txt holds what it said, and why it ended early.
 """
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A checked sweep: its own options, what every trial has in common, and the space."""
-
-    options: Config
-    overrides: tuple[str, ...]  # of every trial
-    base: Config  # the configuration they give
-    space: tuple[Entry, ...]
-    written: dict[str, Any]  # the space as it was written
-    config_dir: str | None
-
-    @property
-    def command(self) -> str:
-        return str(self.options["sweep"]["command"])
-
-    @property
-    def maximise(self) -> bool:
-        return self.command == "train"
-
-    @property
-    def folder(self) -> Path:
-        return Path(self.options["out"])
-
-    def trial_folder(self, place: int) -> Path:
-        return self.folder / f"trial-{place:04d}"
 
 
 def configuration(options: Config, lines: Sequence[str], config_dir: str | None = None) -> Plan:
@@ -139,28 +111,6 @@ def _check_ends(plan: Plan) -> None:
         found["model.measure.repeats=1 leaves the bias of a twin unknown; use 2"] = None
     if found:
         raise UserError("\n".join(found))
-
-
-def composed(plan: Plan, drawn: list[str]) -> Config:
-    """The checked configuration with drawn overrides. An option that is drawn takes from the sweep's experiment only the keys
-    that the option has itself: the depth of a row of layers means nothing to an ensemble.
-    """
-    groups = {k: o for o in drawn if isinstance(plan.base.get(k := o.partition("=")[0]), dict)}
-    if not groups:
-        return checked(plan.command, [*plan.overrides, *drawn], plan.config_dir)
-    own = plain(compose(plan.command, list(groups.values()), plan.config_dir))
-    merged = plain(compose(plan.command, [*plan.overrides, *groups.values()], plan.config_dir))
-    dropped = [f"~{name}" for key in groups for name in foreign(merged[key], own[key], key)]
-    return checked(plan.command, [*plan.overrides, *drawn, *dropped], plan.config_dir)
-
-
-def foreign(node: Config, own: Config, key: str) -> list[str]:
-    """Keys of `node` that `own` lacks; an empty mapping in `own` takes any."""
-    found = [f"{key}.{name}" for name in node if name not in own]
-    for name, inner in own.items():
-        if isinstance(inner, dict) and inner and isinstance(node.get(name), dict):
-            found += foreign(node[name], inner, f"{key}.{name}")
-    return found
 
 
 def _with(config: Config, overrides: list[str]) -> Config:
@@ -320,4 +270,3 @@ def twin_objective(config: Config, trial: Any) -> float:
 
 
 OBJECTIVES: dict[str, Callable[[Config, Any], float]] = {"train": train_objective, "twin": twin_objective}
-SCORES = {"train": "validation accuracy (%)", "twin": "held-out bias (%)"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from omegaconf import OmegaConf
 from pnn.errors import UserError
 from pnn.rules import Config, Number, problems
 from pnn.sweeps import grid, runs
-from pnn.sweeps.grid import Axis, Point, parse_axis
+from pnn.sweeps.grid import Point, Study, parse_axis
 
 #: Own keys of pnn-sweep that are about searches.
 OF_SEARCHES = ("trials", "sampler", "sampler_seed", "pruner", "storage")
@@ -25,36 +24,6 @@ NUMBERS = (
 )
 #: What a trained network can be evaluated on, and nothing else.
 EVALUATED = ("device.distance", "device.distance_seed")
-GUIDE = """\
-This folder holds a study of pnn: a grid of complete training runs, each scored once on the test set.
-
-  points.csv        one row per run: its value on every axis, seeds, accuracies on device and model, seconds
-  differences.csv   paired differences over seeds: physics-aware minus in silico, and minus ideal
-  {picture}
-  <point>/          the run folder of a point, as pnn-train leaves it, with log.txt{transfer}
-  study.yaml        what was asked for
-
-Repeat the command to resume: a finished run is never repeated, one that was stopped goes on from its last checkpoint.
-Other values of an axis (seed='range(0,10)') add runs to the folder; the tables show the grid of the last command.
-"""
-
-
-@dataclass(frozen=True)
-class Study:
-    """A checked study: its own options, its axes, and all of its points."""
-
-    options: Config
-    overrides: tuple[str, ...]  # of every point
-    axes: tuple[Axis, ...]
-    points: tuple[Point, ...]
-
-    @property
-    def folder(self) -> Path:
-        return Path(self.options["out"])
-
-    @property
-    def name(self) -> str:
-        return str(self.options["name"])
 
 
 def configuration(options: Config, lines: Sequence[str], config_dir: str | None = None, check: bool = True) -> Study:
@@ -166,6 +135,7 @@ def conduct(
     `cost` weighs the points in the estimate of the time left (without it, their epochs do).
     Raises UserError before anything is written for a folder that holds something else, and at the end for failed points.
     """
+    from pnn.sweeps import results
     from pnn.sweeps.progress import Progress
 
     points = [point for plan in plans for point in grid.seeds_first(plan.points)]
@@ -183,7 +153,7 @@ def conduct(
             runs.work(points, lambda _: progress.show())
     finally:
         progress.close()
-        written = [_report(plan) for plan in plans]
+        written = [results.report(plan) for plan in plans]
     failed = [f"{p.name}: {reason}" for p in points if (reason := runs.claims_of(p).failure(p.name)) is not None]
     if failed:
         head = f"{len(failed)} of {len(points)} runs failed; repeat the command to try again"
@@ -247,9 +217,3 @@ def _announce(plan: Study) -> None:
     runs.claims_of(plan.points[0]).forget_failures()
     over = " × ".join(f"{len(axis.values)} {axis.key}" for axis in plan.axes)
     print(f"{plan.name}: {len(plan.points)} runs ({over}) → {plan.folder}", flush=True)
-
-
-def _report(plan: Study) -> list[dict[str, Any]]:
-    from pnn.sweeps import table
-
-    return table.report(plan)

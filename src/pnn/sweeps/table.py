@@ -7,15 +7,12 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pnn.reporting.statistics import Estimate, estimate
 from pnn.runs import write_atomically
 from pnn.sweeps import runs
-from pnn.sweeps.grid import REPEATS, Point, repetition
-
-if TYPE_CHECKING:
-    from pnn.sweeps.study import Study
+from pnn.sweeps.grid import REPEATS, Point, Study, repetition
 
 #: Columns of points.csv behind those of the axes: name → key of summary.json.
 RESULTS = {
@@ -50,35 +47,6 @@ def rows(plan: Study) -> list[dict[str, Any]]:
         seeds = {"seed": point.config["seed"], "device_seed": point.config["device"].get("seed")}
         results = {name: found.get(key) for name, key in RESULTS.items()}
         table.append(axes | seeds | {"state": state} | results | {"reason": reason or "", "folder": point.name})
-    return table
-
-
-def report(plan: Study) -> list[dict[str, Any]]:
-    """Write every table and picture of a study, print them in short; returns the rows of points.csv."""
-    from pnn.sweeps import figures, transfer
-    from pnn.sweeps.study import GUIDE
-
-    folder, table = plan.folder, rows(plan)
-    write_csv(folder / "points.csv", table)
-    paired = differences(plan, table)
-    write_csv(folder / "differences.csv", paired, DIFFERENCES)
-    done = [row for row in table if row["state"] == "finished"]
-    print(f"\n{plan.name}: {len(done)} of {len(table)} runs finished")
-    moved = any(point.transfers for point in plan.points)
-    if done:
-        print(render(plan, table, paired))
-        figures.accuracy_figure(plan, table, folder / "accuracy.png")
-    if done and moved:
-        print(transfer.report(plan))
-    picture = (
-        "accuracy.png      test accuracy on the device against the study's axis; bands are 95 % intervals over seeds"
-    )
-    if moved:
-        picture += "\n  transfer.csv      accuracy on fresh devices by gap and distance; transfer.png: a picture"
-    more = "; transfer.json: its accuracies on fresh devices" if moved else ""
-    guide = GUIDE.format(picture=picture, transfer=more)
-    write_atomically(folder / "README.txt", lambda path: path.write_text(guide))
-    print(f"table: {folder / 'points.csv'}    pictures and differences beside it")
     return table
 
 

@@ -6,13 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pnn.reporting.statistics import estimate
-from pnn.sweeps import runs
-
-if TYPE_CHECKING:
-    from pnn.sweeps.study import Study
+from pnn.sweeps import figures, runs
+from pnn.sweeps.grid import Study
+from pnn.sweeps.table import write_csv
 
 #: A network tolerates a distance if its accuracy there is within this of its accuracy on its own device.
 POINT = 0.01
@@ -87,9 +86,6 @@ def verdict(tolerated: Sequence[Tolerance]) -> str:
 
 def report(plan: Study) -> str:
     """Write transfer.csv and transfer.png; returns the matrix and the verdict in words."""
-    from pnn.sweeps import figures
-    from pnn.sweeps.table import write_csv
-
     table = matrix(plan)
     if not table:
         return "no network has been evaluated elsewhere yet"

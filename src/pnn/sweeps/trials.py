@@ -11,9 +11,10 @@ import hydra
 import optuna
 from hydra.core.global_hydra import GlobalHydra
 
-from pnn.config import compose, conf_dir, plain
+from pnn.config import compose, plain
+from pnn.plugins import conf_dir
 from pnn.rules import Config
-from pnn.sweeps.search import SCORES, Plan, composed
+from pnn.sweeps.plan import SCORES, Plan, composed
 from pnn.sweeps.storage import places
 
 GUIDE = """\
