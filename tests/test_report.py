@@ -230,6 +230,13 @@ def test_the_transfer_matrix_averages_devices_first_and_takes_its_interval_over_
     assert "the largest that was measured" in rest[0]
 
 
+def test_a_tolerance_that_is_the_same_at_every_gap_does_not_follow_it(tmp_path: Path) -> None:
+    for gap in (0.1, 0.2, 0.4):
+        transferred(tmp_path / f"g{gap}", gap, 0, {0.0: [0.9], 0.2: [0.895], 0.4: [0.85]})
+    (matrix,) = matrices(groups_of(tmp_path))
+    assert "does not hold, since the tolerance is 0.2 whatever the gap" in transfer_sentences(matrix)[0]
+
+
 @pytest.mark.parametrize(
     "content",
     [

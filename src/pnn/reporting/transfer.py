@@ -110,7 +110,13 @@ def sentences(matrix: Matrix) -> list[str]:
         return ["Whether tolerance equals the training gap cannot be told: no distance beyond it, or none of 0."]
     counts = {verdict: [f"{r.gap:g}" for r in told if r.verdict == verdict] for verdict in (EQUAL, MORE, LESS)}
     parts = [f"{verdict} at g = {listed(gaps)}" for verdict, gaps in counts.items() if gaps]
-    holds = "holds" if len(counts[EQUAL]) == len(told) else "does not hold" if not counts[EQUAL] else "holds in part"
+    tolerances = {row.tolerance for row in told}
+    if len(counts[EQUAL]) == len(told):
+        holds = "holds"
+    elif len(told) > 1 and len(tolerances) == 1:
+        holds = f"does not hold, since the tolerance is {told[0].tolerance:g} whatever the gap"
+    else:
+        holds = "holds in part" if counts[EQUAL] else "does not hold"
     said = [f"The claim that tolerance equals the training gap {holds}: it is {'; '.join(parts)}."]
     return said + [tolerance_text(row) for row in matrix.rows if row.tolerance is not None]
 
