@@ -218,6 +218,28 @@ def test_without_a_test_there_is_no_test_set() -> None:
     assert seen == [False] and row["epoch"] == 0 and not Path("run/summary.json").exists()
 
 
+@pytest.mark.parametrize(("mode", "via"), [("pat", "device"), ("in_silico", "model")])
+def test_a_trial_that_keeps_its_last_epoch_is_scored_by_that_epochs_accuracy(mode: str, via: str) -> None:
+    class Trial:
+        def __init__(self) -> None:
+            self.reported: list[float] = []
+
+        def report(self, value: float, epoch: int) -> None:
+            self.reported.append(value)
+
+        def should_prune(self) -> bool:
+            return False
+
+    trial = Trial()
+    asked = [*TINY, f"training={mode}", "training.monitor=epoch", "trainer.max_epochs=2", "out=run"]
+    value = search.train_objective(checked("train", asked), trial)
+    with Path("run/metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert trial.reported == pytest.approx([float(row[f"val_accuracy_{via}"]) for row in rows])
+    assert value == pytest.approx(float(rows[-1][f"val_accuracy_{via}"]))
+    assert value < 1
+
+
 def test_the_best_architecture_is_an_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(
         search.OBJECTIVES, "train", lambda config, trial: "Ensemble" in config["architecture"]["_target_"]

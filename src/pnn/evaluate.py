@@ -86,7 +86,7 @@ def configuration(overrides: list[str]) -> tuple[Config, Config]:
 def _later_keys(device: Config) -> Config:
     """Keys of a simulated device that checkpoints written before them lack, with the values that mean no change."""
     simulated = str(device.get("_target_")).startswith("pnn.devices.")
-    return {"distance": 0.0, "distance_seed": 0} if simulated else {}
+    return {"distance": 0.0, "distance_seed": 0, "noise_factor": 1.0} if simulated else {}
 
 
 def _apply(config: DictConfig, text: str) -> str | None:

@@ -249,13 +249,15 @@ def attempt(plan: Plan, study: optuna.Study, trial: optuna.Trial) -> Callable[[]
 
 
 def train_objective(config: Config, trial: Any) -> float:
-    """The best validation accuracy of a training run, which never sees the test set."""
+    """The validation accuracy of the epoch that a training run keeps; the run never sees the test set."""
     from pnn.callbacks import Pruning
     from pnn.train import train
 
-    monitor = config["training"]["monitor"]
+    score = config["training"]["monitor"]
+    if score == "epoch":  # the last one is kept, whatever its accuracy; in silico has no device to score it on
+        score = "val_accuracy_model" if config["training"]["name"] == "in_silico" else "val_accuracy_device"
     config = {**config, "trainer": {**config["trainer"], "enable_progress_bar": False}}
-    return float(train(config, callbacks=[Pruning(trial, monitor)], test=False)[monitor])
+    return float(train(config, callbacks=[Pruning(trial, score)], test=False)[score])
 
 
 def twin_objective(config: Config, trial: Any) -> float:

@@ -24,9 +24,8 @@ class IdxImages(Task):
     With `pool` the mean of each square of `stride` pixels instead of its first one (at the edge: of what is there).
     `validation` images come out of the training set (seeded, stratified); `train_limit` keeps so many of the rest.
     `augment`: none, flip (left-right), flip_shift (and by up to a pixel along each axis) or affine (±15°, shift (0, 0.05),
-    scale 0.9-1.1), drawn on the full image, before
-    the stride. `path`: a folder with the four IDX files, instead of the data folder. Raises UserError for a value out of
-    its limits and for missing or damaged files.
+    scale 0.9-1.1), drawn on the full image, before the stride. `path`: a folder with the four IDX files, instead of the data
+    folder. Raises UserError for a value out of its limits and for missing or damaged files.
     """
 
     classes = 10
