@@ -16,6 +16,7 @@ from pnn.architectures import (
     Mixer,
     Multichannel,
     Multilayer,
+    Perceptron,
     Sizes,
     Skip,
 )
@@ -201,7 +202,7 @@ def test_linear_layers_of_copies(lead: tuple[int, ...]) -> None:
     torch.testing.assert_close(layer(x), expected)
 
 
-ARCHITECTURES = [Multilayer, Skip, Ensemble, Multichannel, Hybrid, Mixer, LinearClassifier]
+ARCHITECTURES = [Multilayer, Skip, Ensemble, Multichannel, Hybrid, Mixer, LinearClassifier, Perceptron]
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES, ids=lambda kind: kind.__name__)
@@ -229,6 +230,7 @@ def test_seeds_run_side_by_side_and_do_not_leak(kind: type[nn.Module]) -> None:
         (Multichannel, {"channels": 17}, "architecture.channels=17"),
         (Hybrid, {"width": 0}, "architecture.width=0"),
         (Mixer, {"patch": 3}, "architecture.patch=3"),
+        (Perceptron, {"hidden": 0}, "architecture.hidden=0"),
     ],
 )
 def test_what_cannot_be_wired_is_refused(kind: type[nn.Module], options: dict, word: str) -> None:
@@ -307,3 +309,25 @@ def test_every_experiment_has_a_linear_classifier_as_its_sibling(name: str) -> N
     task = experiment.task
     assert isinstance(experiment.network, LinearClassifier) and not experiment.layers
     assert experiment.network.weight.shape == (task.classes, task.features)
+
+
+def test_a_perceptron_is_a_hidden_layer_of_rectified_units() -> None:
+    net = Perceptron(laboratory(), TASK, hidden=7)
+    own = nn.Sequential(nn.Linear(16, 7), nn.ReLU(), nn.Linear(7, 5))
+    own.load_state_dict(
+        {f"{n}.{k}": v for n, m in (("0", net.hidden), ("2", net.output)) for k, v in m.state_dict().items()}
+    )
+    x = torch.rand(2, 16)
+    torch.testing.assert_close(net(x), own(x))
+
+
+@pytest.mark.parametrize("name", ["fig2_plate", "fig2_shg", "vowels_shg"])
+def test_a_perceptron_is_as_large_as_the_network_it_stands_for(name: str) -> None:
+    overrides = [f"experiment={name}", "reference=perceptron"]
+    sibling, small = build(checked("train", overrides)), build(checked("train", [*overrides, "hidden=3"]))
+    physical = build(checked("train", overrides[:1])).network
+    count = [sum(p.numel() for p in net.parameters() if p.requires_grad) for net in (sibling.network, physical)]
+    a_unit = sibling.task.features + sibling.task.classes + 1
+    assert isinstance(sibling.network, Perceptron) and not sibling.layers
+    assert abs(count[0] - count[1]) <= a_unit / 2
+    assert small.network.hidden.weight.shape == (3, sibling.task.features)

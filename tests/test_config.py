@@ -68,6 +68,8 @@ def test_every_option_composes_and_has_a_header(group: str, option: str) -> None
         (["architecture=mixer", "task=vowels"], ["mixer", "vowels", "multilayer"]),
         (["system=identity", "device=notebook_gap"], ["notebook_gap", "identity", "device=lab"]),
         (["system=identity", "device.timing_jitter=0.1"], ["timing_jitter=0.1", "identity"]),
+        (["hidden=5"], ["hidden=5", "reference=perceptron", "leave it out"]),
+        (["reference=perceptron", "hidden=0"], ["hidden=0", ">= 1", "as many parameters"]),
         (["architecture.depth=0"], ["architecture.depth=0", ">= 1"]),
         (["trainer.max_epochs=0"], ["trainer.max_epochs=0", ">= 1"]),
         (["a=[1"], ["a=[1"]),

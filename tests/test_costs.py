@@ -107,6 +107,7 @@ def fake(
     *,
     architecture: str = "Multilayer",
     reference: str | None = None,
+    hidden: int | None = None,
     mode: str = "pat",
     digital_macs: int = 1000,
     bits: int | None = None,
@@ -117,6 +118,7 @@ def fake(
         "name": "fig2_plate",
         "seed": 0,
         "reference": reference,
+        "hidden": hidden,
         "device": {"gap": 0.05, "dac_bits": bits, "adc_bits": bits},
         "architecture": {"_target_": f"pnn.architectures.{architecture}"},
         "training": {"name": mode},
@@ -258,3 +260,18 @@ def test_a_run_folder_says_what_an_inference_takes(tmp_path: Path) -> None:
     assert (found.dac, found.adc, found.digital_macs, found.stored) == (64, 64, 64 + 10, parameters)
     assert found.seconds == pytest.approx(64e-6)
     assert laboratory_seconds(one, RATE) == pytest.approx(0.064)
+
+
+def test_the_smallest_perceptron_that_is_as_accurate_counts(tmp_path: Path) -> None:
+    fake(tmp_path / "pat", 0.93, [PLATE])
+    for hidden, accuracy in ((2, 0.80), (8, 0.92)):
+        fake(tmp_path / f"{hidden}", accuracy, [], reference="perceptron", hidden=hidden, digital_macs=206 * hidden)
+    line = sheet(groups_of(tmp_path), RATE)[-1]
+    assert line.group.label == "perceptron with 8 hidden units, no physics"  # none is enough: the most accurate
+    for hidden, accuracy in ((16, 0.94), (32, 0.96)):
+        fake(tmp_path / f"{hidden}", accuracy, [], reference="perceptron", hidden=hidden, digital_macs=206 * hidden)
+    groups = groups_of(tmp_path)
+    lines = sheet(groups, RATE)
+    assert [line.group.kind for line in lines] == ["pat", "perceptron"]
+    assert lines[-1].group.settings["hidden"] == 16 and lines[-1].cost.digital_macs == 206 * 16
+    assert "perceptron with 16 hidden units, no physics (94.00 %)" in (equal_accuracy(groups, RATE) or "")

@@ -142,6 +142,9 @@ def test_every_shipped_space_is_sampled_and_composed(name: str) -> None:
         (["a=["], ["a=["]),
         (["optimizer.lr=1", "optimizer.warmup=0", "task.batch_size=8"], ["empty", "pnn-train"]),
         (["sweep=twin_nas", "model.measure.repeats=1"], ["repeats=1", "use 2"]),
+        (["records=0"], ["records=0", ">= 1", "use own"]),
+        (["records=mine"], ["records=mine", "use own"]),
+        (["sweep=twin_nas", "records=3"], ["records=3", "twin_nas"]),
     ],
 )
 def test_a_mistake_stops_before_any_work(overrides: list[str], words: list[str], tmp_path: Path) -> None:
@@ -252,6 +255,25 @@ def test_the_best_architecture_is_an_experiment(monkeypatch: pytest.MonkeyPatch)
     found = checked("train", ["experiment=best"], "study")
     assert found == search.composed(plan, best["overrides"])
     assert "depth" not in found["architecture"]  # what experiment=digits says of a row of layers
+
+
+def test_networks_that_take_more_records_than_the_experiment_are_pruned(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = []
+    monkeypatch.setitem(search.OBJECTIVES, "train", lambda config, trial: trained.append(config) or 0.5)
+    space = [
+        "architecture=multilayer",
+        "architecture.scale=1",
+        "optimizer.lr=1e-3",
+        "architecture.depth=choice(1,2,3,4)",
+    ]
+    plan = configuration(["sweep=architecture", "experiment=digits", *space, "trials=12", "records=own", "out=study"])
+    assert plan.records == 3
+    table = sweep(plan)
+    assert {config["architecture"]["depth"] for config in trained} <= {1, 2, 3}
+    states = {row["parameters"]["architecture.depth"]: (row["state"], row["reason"]) for row in table}
+    assert states["4"] == ("pruned", "takes 4 device records, more than 3") and states["3"] == ("complete", "")
+    with pytest.raises(UserError, match="another configuration.*records"):
+        open_study(configuration(["sweep=architecture", "experiment=digits", *space, "records=5", "out=study"]))
 
 
 def test_a_twin_is_searched(tmp_path: Path) -> None:

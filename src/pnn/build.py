@@ -13,7 +13,7 @@ from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 from torch import nn
 
-from pnn.architectures import LinearClassifier
+from pnn.architectures import LinearClassifier, Perceptron
 from pnn.devices import lab
 from pnn.encodings import Direct, Encoder, Mask
 from pnn.errors import UserError
@@ -60,12 +60,18 @@ def build(config: Config) -> Experiment:
     task = instantiate(config["task"])
     training = config["training"]
     laboratory = make_laboratory(config)
-    if config.get("reference") == "linear_classifier":  # whatever the wiring was: there is nothing to wire
-        architecture, optimizer = LinearClassifier, instantiate({**config["optimizer"], "factors": {}})
-    else:
-        architecture, optimizer = instantiate(config["architecture"]), instantiate(config["optimizer"])
+    digital = config.get("reference") in DIGITAL  # no physics and no wiring, so no factors for their parameters
+    optimizer = instantiate({**config["optimizer"], "factors": {}} if digital else config["optimizer"])
+    architecture = instantiate(config["architecture"])
     try:
-        network = architecture(laboratory, task)
+        if config.get("reference") == "linear_classifier":
+            network: nn.Module = LinearClassifier(laboratory, task)
+        elif digital:
+            network = Perceptron(
+                laboratory, task, config.get("hidden") or as_large(architecture(laboratory, task), task)
+            )
+        else:
+            network = architecture(laboratory, task)
         optimizer.groups(network)  # refuses a factor without a parameter
     except (ValueError, TypeError) as error:
         raise UserError(explained(error, config)) from error
@@ -74,6 +80,16 @@ def build(config: Config) -> Experiment:
     ]
     module = PNNModule(network, optimizer, laboratory.devices, training["penalty"], config, noisy)
     return Experiment(config, task, laboratory, network, module)
+
+
+#: References without any physics: the whole network is another one.
+DIGITAL = ("linear_classifier", "perceptron")
+
+
+def as_large(network: nn.Module, task: Task) -> int:
+    """Hidden units with which a perceptron has about as many trainable parameters as `network`."""
+    count = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    return max(1, round((count - task.classes) / (task.features + task.classes + 1)))
 
 
 def explained(error: Exception, config: Config) -> str:
@@ -113,7 +129,7 @@ def make_laboratory(config: Config) -> Laboratory:
         raise UserError(
             f"twin={config['twin']} is of a device with all of its physics; leave it out with reference=linear"
         )
-    return laboratory if reference in (None, "linear_classifier") else referred(laboratory, reference)
+    return laboratory if reference in (None, *DIGITAL) else referred(laboratory, reference)
 
 
 def referred(laboratory: Laboratory, reference: str) -> Laboratory:

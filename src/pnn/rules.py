@@ -97,6 +97,7 @@ NUMBERS = (
     Number("architecture.members", int, 1, 1000, "use 7"),
     Number("architecture.channels", int, 1, 1000, "use 4"),
     Number("architecture.hidden", int, 1, remedy="use 10"),
+    Number("hidden", int, 1, remedy="use null for as many parameters as the experiment's network", optional=True),
     Number("architecture.member.depth", int, 1, 1000, "use 3"),
     Number("architecture.channel.depth", int, 1, 1000, "use 2"),
     Number("training.penalty", float, 0, remedy="use 1.0"),
@@ -116,7 +117,7 @@ NUMBERS = (
 )
 
 CHOICES: dict[str, tuple[str | None, ...]] = {
-    "reference": (None, "identity", "clamped", "linear", "linear_classifier"),
+    "reference": (None, "identity", "clamped", "linear", "linear_classifier", "perceptron"),
     "model.measure.plan": ("uniform", "lowpass", "visited"),
     "system.encoding.layout": ("interleaved", "blocks"),
     "system.readout.normalise": ("none", "max"),
@@ -167,7 +168,7 @@ def _values(config: Config) -> Iterator[str]:
 
 
 def _crossings(config: Config) -> Iterator[str]:
-    for check in (_schemes, _mixer, _notebook, _jitter):
+    for check in (_schemes, _mixer, _notebook, _jitter, _hidden):
         message = check(config)
         if message:
             yield message
@@ -201,6 +202,13 @@ def _mixer(config: Config) -> str | None:
     if pixels % patch:
         divisors = [d for d in range(1, pixels + 1) if pixels % d == 0]
         return f"architecture.patch={patch} must divide the image of {pixels} × {pixels} pixels; use one of {divisors}"
+    return None
+
+
+def _hidden(config: Config) -> str | None:
+    hidden, reference = config.get("hidden"), config.get("reference")
+    if hidden is not None and reference != "perceptron":
+        return f"hidden={hidden} is of reference=perceptron, and this is reference={reference or 'null'}; leave it out"
     return None
 
 

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from pnn.sweeps.grid import Study
     from pnn.sweeps.plan import Plan
 
-OWN = ("sweep", "name", "trials", "workers", "worker_threads", "sampler", "sampler_seed", "pruner", "storage", "out")
+OWN = (
+    *("sweep", "name", "trials", "workers", "worker_threads", "sampler", "sampler_seed", "pruner", "records"),
+    *("storage", "out"),
+)
 
 
 def main() -> None:

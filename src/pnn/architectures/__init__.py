@@ -2,7 +2,7 @@
 
 from pnn.architectures.ensemble import Ensemble
 from pnn.architectures.hybrid import Hybrid
-from pnn.architectures.linear import Linear, LinearClassifier
+from pnn.architectures.linear import Linear, LinearClassifier, Perceptron
 from pnn.architectures.mixer import Mixer
 from pnn.architectures.multichannel import Multichannel
 from pnn.architectures.multilayer import Multilayer
@@ -17,6 +17,7 @@ __all__ = [
     "Mixer",
     "Multichannel",
     "Multilayer",
+    "Perceptron",
     "Shape",
     "Sizes",
     "Skip",

@@ -1,9 +1,10 @@
-"""Digital linear layers, alone or inside a hybrid."""
+"""Digital linear layers: inside a hybrid, and as the two networks without physics that every experiment is held against."""
 
 from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 
 from pnn.architectures.wiring import Lead, Shape
@@ -35,3 +36,20 @@ class LinearClassifier(Linear):
 
     def forward(self, x: Tensor, via: Via = "train") -> Tensor:
         return super().forward(x)
+
+
+class Perceptron(nn.Module):
+    """One hidden layer of rectified linear units, W_2 max(0, W_1 x + w_1) + w_2: no physics, what a small digital network does.
+
+    Raises ValueError for hidden < 1.
+    """
+
+    def __init__(self, laboratory: Laboratory, task: Shape, hidden: int = 32, lead: Lead = ()):
+        super().__init__()
+        if hidden < 1:
+            raise ValueError(f"architecture.hidden={hidden} must be >= 1; use 32")
+        self.hidden = Linear(task.features, hidden, lead)
+        self.output = Linear(hidden, task.classes, lead)
+
+    def forward(self, x: Tensor, via: Via = "train") -> Tensor:
+        return self.output(torch.relu(self.hidden(x)))

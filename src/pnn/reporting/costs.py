@@ -6,6 +6,7 @@ that does not hold a count (older ones) has None there, never a guess.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,11 +166,27 @@ class Line:
 
 
 def sheet(groups: Sequence[Group], rate: Prices) -> list[Line]:
-    """One experiment: its network on the device, once (training modes share it), then the networks without a device."""
+    """One experiment: its network on the device, once (training modes share it), then the networks without a device.
+
+    Of several perceptrons the smallest that is at least as accurate as the physical network, else the most accurate.
+    """
     shown = representatives(groups)
     physical = next((shown[k] for k in ("pat", "ideal", "in_silico") if k in shown), None)
+    if perceptrons := [g for g in groups if g.kind == "perceptron"]:
+        shown["perceptron"] = _equal(perceptrons, physical.on_device.mean if physical else math.inf, rate)
     digital = [shown[k] for k in (*NO_PHYSICS, *REPLACED) if k in shown]
     return [Line(g, newest_cost(g, rate)) for g in ([physical] if physical else []) + digital]
+
+
+def _equal(groups: Sequence[Group], accuracy: float, rate: Prices) -> Group:
+    """The cheapest group that reaches `accuracy`, else the most accurate one."""
+
+    def macs(group: Group) -> float:
+        found = newest_cost(group, rate)
+        return math.inf if found is None or found.digital_macs is None else found.digital_macs
+
+    enough = [g for g in groups if g.on_device.mean >= accuracy]
+    return min(enough, key=macs) if enough else max(groups, key=lambda g: g.on_device.mean)
 
 
 def newest_cost(group: Group, rate: Prices) -> Cost | None:

@@ -53,7 +53,8 @@ class Group:
 
     @property
     def label(self) -> str:
-        return KINDS.get(self.kind, self.kind)
+        label, hidden = KINDS.get(self.kind, self.kind), self.settings.get("hidden")
+        return label if hidden is None else label.replace("one hidden layer", f"{hidden} hidden units")
 
     @property
     def gap(self) -> float | None:

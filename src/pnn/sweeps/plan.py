@@ -24,6 +24,7 @@ class Plan:
     space: tuple[Entry, ...]
     written: dict[str, Any]  # the space as it was written
     config_dir: str | None
+    records: int | None = None  # most device records that one inference of a trial may take
 
     @property
     def command(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import json
 import math
@@ -11,6 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import optuna
@@ -51,7 +53,9 @@ def configuration(options: Config, lines: Sequence[str], config_dir: str | None 
         except HydraException as error:
             raise UserError(f"{line}: {str(error).splitlines()[0]}") from error
         if override.is_sweep_override():
-            written[override.get_key_element().lstrip("+")] = line.partition("=")[2]
+            key, text = override.get_key_element().lstrip("+"), line.partition("=")[2]
+            if not _put(written, key, text):
+                written[key] = text
         else:
             fixed[override.key_or_group] = line.partition("=")[2]
             shared.append(line)
@@ -67,7 +71,7 @@ def configuration(options: Config, lines: Sequence[str], config_dir: str | None 
     options |= {"name": name, "out": options["out"] or f"outputs/sweep/{name}"}
     plan = Plan(options, tuple(shared), base, space, written, config_dir)
     _check_ends(plan)
-    return plan
+    return replace(plan, records=records_of(base) if options["records"] == "own" else options["records"])
 
 
 def _options(options: Config) -> Config:
@@ -79,13 +83,37 @@ def _options(options: Config) -> Config:
     ):
         if value not in allowed:
             found.append(f"{key}={value} must be one of {', '.join(allowed)}")
+    records = options["records"]
+    if not (records in (None, "own") or (isinstance(records, int) and not isinstance(records, bool) and records >= 1)):
+        found.append(f"records={records} must be a whole number >= 1; use own for as many as the experiment's network")
+    elif records is not None and options["sweep"]["command"] == "twin":
+        found.append(f"records={records} means nothing to sweep={options['sweep']['name']}, which trains no network")
     if found:
         raise UserError("\n".join(found))
     return options
 
 
+def records_of(config: Config) -> int:
+    """Device records that one inference of a configuration's network takes, over all of its layers, members and channels."""
+    from pnn.budget import budget
+    from pnn.build import build
+
+    experiment = build(config)
+    layers = budget(experiment.network, experiment.laboratory, experiment.task.features).layers
+    return sum(use.records for use in layers.values())
+
+
 def _flat(space: dict[str, Any] | None) -> dict[str, Any]:
-    return {str(key): value for key, value in (space or {}).items()}
+    return {str(key): value for key, value in copy.deepcopy(space or {}).items()}
+
+
+def _put(space: dict[str, Any], key: str, text: str) -> bool:
+    """Replace `key` in a space and in the spaces of its options; whether it was there."""
+    inner = [s for content in space.values() if isinstance(content, dict) for s in content.values()]
+    found = [_put(s, key, text) for s in inner if isinstance(s, dict)]
+    if key in space:
+        space[key] = text
+    return any(found) or key in space
 
 
 def _check_ends(plan: Plan) -> None:
@@ -115,14 +143,14 @@ def _check_ends(plan: Plan) -> None:
 
 def _with(config: Config, overrides: list[str]) -> Config:
     """A copy of a plain configuration with values set."""
-    copy = json.loads(json.dumps(config))
+    found = json.loads(json.dumps(config))
     for override in OverridesParser.create().parse_overrides(overrides):
         *above, last = override.key_or_group.split(".")
-        node = copy
+        node = found
         for part in above:
             node = node.setdefault(part, {})
         node[last] = override.value()
-    return copy
+    return found
 
 
 def search(plan: Plan) -> list[dict[str, Any]]:
@@ -186,6 +214,7 @@ def open_study(plan: Plan) -> optuna.Study:
         load_if_exists=True,
     )
     about = {"command": plan.command, "space": plan.written, "config": plan.base}
+    about |= {"records": plan.records} if plan.records else {}
     about = json.loads(json.dumps(about))
     stored = study.user_attrs.get("about")
     if stored is None:
@@ -226,6 +255,9 @@ def attempt(plan: Plan, study: optuna.Study, trial: optuna.Trial) -> Callable[[]
     try:
         with contextlib.redirect_stdout(said):
             config = composed(plan, overrides)
+            if plan.records and (taken := records_of(config)) > plan.records:
+                trial.set_user_attr("reason", f"takes {taken} device records, more than {plan.records}")
+                raise optuna.TrialPruned(trial.user_attrs["reason"])
             value = OBJECTIVES[plan.command]({**config, "out": str(folder)}, trial)
             if not math.isfinite(value):
                 raise UserError(f"the score is {value}")
