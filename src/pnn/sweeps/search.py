@@ -213,7 +213,7 @@ def open_study(plan: Plan) -> optuna.Study:
         direction="maximize" if plan.maximise else "minimize",
         load_if_exists=True,
     )
-    about = {"command": plan.command, "space": plan.written, "config": plan.base}
+    about: dict[str, Any] = {"command": plan.command, "space": plan.written, "config": plan.base}
     about |= {"records": plan.records} if plan.records else {}
     about = json.loads(json.dumps(about))
     stored = study.user_attrs.get("about")
