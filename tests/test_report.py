@@ -38,6 +38,7 @@ from pnn.reporting.scoreboard import (
     targets,
 )
 from pnn.reporting.statistics import difference, estimate, paired
+from pnn.reporting.tables.scoreboard import claim_text
 from pnn.reporting.tables.table import Table
 from pnn.reporting.text import accuracy, duration, listed, metric
 from pnn.reporting.transfer import EQUAL, LESS, MORE, matrices
@@ -479,6 +480,17 @@ def test_better_than_another_kind_needs_the_whole_interval(tmp_path: Path, more:
     result: Score = score(claim(claim="better_than", than="linear_classifier"), groups_of(tmp_path))
     assert result.verdict == verdict
     assert "±" in result.why and "Welch" in result.why
+
+
+def test_another_experiment_can_be_the_rival(tmp_path: Path) -> None:
+    for seed, noise in enumerate((-0.01, 0.0, 0.01)):
+        fake(tmp_path / f"a{seed}", 0.85 + noise, seed=seed)
+        fake(tmp_path / f"b{seed}", 0.8 + 1.1 * noise, seed=seed, name="fig2_shg")
+        fake(tmp_path / f"c{seed}", 0.2, seed=seed, training__name="in_silico")  # of its own experiment: no rival here
+    target = claim(claim="better_than", than="pat", rival="fig2_shg")
+    result = score(target, groups_of(tmp_path))
+    assert result.verdict == REACHED and "+5.00 ± 0.25 points, paired" in result.why
+    assert claim_text(result) == "> fig2_shg"
 
 
 def test_single_runs_do_not_show_that_one_kind_is_better(tmp_path: Path) -> None:

@@ -14,13 +14,13 @@ from pnn.reporting.text import points, settings_text, signed
 
 REACHED, MISSED, NOT_SHOWN = "reached", "not reached", "not shown"
 NOT_RUN, NO_NUMBER = "not run", "no number to compare"
-MARKS = {"paper": "paper", "reference": "reference code", "recall": "recalled, unverified"}
+MARKS = {"paper": "paper", "reference": "reference code", "recall": "recalled, unverified", "own": "own question"}
 CLAIMS = ("at_least", "at_most", "better_than")
 
 
 @dataclass(frozen=True)
 class Target:
-    """One claim: a test accuracy on the device, or being better than another kind of run of the same experiment."""
+    """One claim: a test accuracy on the device, or being better than another kind of run, of `rival` or the same experiment."""
 
     title: str
     mark: str
@@ -32,6 +32,7 @@ class Target:
     tolerance: float = 0.0
     claim: str = "at_least"
     than: str | None = None
+    rival: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -126,7 +127,8 @@ def score(target: Target, groups: Sequence[Group], commands: Sequence[Group] = (
     others, younger = len(fitting) - 1, nearest(ours, wanted)[1]
     against = None
     if target.claim == "better_than":
-        rivals = [g for g in groups if (g.experiment, g.kind) == (target.experiment, target.than)]
+        against_whom = (target.rival or target.experiment, target.than)
+        rivals = [g for g in groups if (g.experiment, g.kind) == against_whom]
         against = standing([g for g in rivals if g.device == ours.device] or rivals, commands)
         if against is None:
             why = only_otherwise(rivals, commands) or "none"

@@ -26,7 +26,7 @@ def claim_text(score: Score) -> str:
     """What was claimed, as a number or as a comparison."""
     target = score.target
     if target.claim == "better_than":
-        return f"> {(target.than or '').replace('_', ' ')}"
+        return f"> {target.rival or (target.than or '').replace('_', ' ')}"
     if target.value is None:
         return DASH
     digits = max(0, len(f"{target.value:.4f}".rstrip("0")) - 4)
