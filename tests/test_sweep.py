@@ -276,6 +276,18 @@ def test_networks_that_take_more_records_than_the_experiment_are_pruned(monkeypa
         open_study(configuration(["sweep=architecture", "experiment=digits", *space, "records=5", "out=study"]))
 
 
+def test_a_network_that_cannot_be_built_is_a_bad_trial_to_learn_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(search.OBJECTIVES, "train", lambda config, trial: 0.5)
+    space = ["architecture=multichannel", "architecture.channels=choice(2,65)", "architecture.split=true"]
+    with pytest.raises(UserError, match=r"architecture.depth=3 is not an option of Multichannel.*~architecture.depth"):
+        configuration(["sweep=architecture", "experiment=digits", *space])
+    space.append("~architecture.depth")
+    table = sweep(configuration(["sweep=architecture", "experiment=digits", *space, "trials=6", "out=study"]))
+    states = {(row["parameters"]["architecture.channels"], row["state"]) for row in table}
+    assert states == {("2", "complete"), ("65", "pruned")}
+    assert any(row["reason"].startswith("architecture.channels=65 must be") for row in table)
+
+
 def test_a_twin_is_searched(tmp_path: Path) -> None:
     tiny = ["inputs=3", "outputs=3", "threads=1", "model.measure.samples=60", "model.epochs=1"]
     widths = ["model.widths=choice([4],[8,8])", "trials=2", "out=study"]

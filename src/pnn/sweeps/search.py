@@ -41,7 +41,8 @@ the score is the best validation accuracy in metrics.csv. log.txt holds what it 
 def configuration(options: Config, lines: Sequence[str], config_dir: str | None = None) -> Plan:
     """The plan of pnn-sweep's own keys and the other overrides: ranges to search (`key=interval(…)`), and what trials share.
 
-    Raises UserError that lists every mistake of the options, of the shared configuration and of the ends of the space.
+    Raises UserError that lists every mistake of the options, of the shared configuration and of the ends of the space, or
+    says why the shared configuration's network cannot be built.
     """
     options = _options(options)
     parser = OverridesParser.create()
@@ -71,7 +72,8 @@ def configuration(options: Config, lines: Sequence[str], config_dir: str | None 
     options |= {"name": name, "out": options["out"] or f"outputs/sweep/{name}"}
     plan = Plan(options, tuple(shared), base, space, written, config_dir)
     _check_ends(plan)
-    return replace(plan, records=records_of(base) if options["records"] == "own" else options["records"])
+    own = records_of(base) if plan.command == "train" else None
+    return replace(plan, records=own if options["records"] == "own" else options["records"])
 
 
 def _options(options: Config) -> Config:
@@ -101,6 +103,17 @@ def records_of(config: Config) -> int:
     experiment = build(config)
     layers = budget(experiment.network, experiment.laboratory, experiment.task.features).layers
     return sum(use.records for use in layers.values())
+
+
+def refusal(plan: Plan, config: Config) -> str | None:
+    """Why the network of a trial is not trained: it cannot be built, or takes too many device records."""
+    try:
+        taken = records_of(config)
+    except UserError as error:
+        return "; ".join(str(error).splitlines())
+    if plan.records and taken > plan.records:
+        return f"takes {taken} device records, more than {plan.records}"
+    return None
 
 
 def _flat(space: dict[str, Any] | None) -> dict[str, Any]:
@@ -255,9 +268,9 @@ def attempt(plan: Plan, study: optuna.Study, trial: optuna.Trial) -> Callable[[]
     try:
         with contextlib.redirect_stdout(said):
             config = composed(plan, overrides)
-            if plan.records and (taken := records_of(config)) > plan.records:
-                trial.set_user_attr("reason", f"takes {taken} device records, more than {plan.records}")
-                raise optuna.TrialPruned(trial.user_attrs["reason"])
+            if plan.command == "train" and (reason := refusal(plan, config)):
+                trial.set_user_attr("reason", reason)
+                raise optuna.TrialPruned(reason)  # not failed: samplers learn nothing from those, and draw it again
             value = OBJECTIVES[plan.command]({**config, "out": str(folder)}, trial)
             if not math.isfinite(value):
                 raise UserError(f"the score is {value}")
