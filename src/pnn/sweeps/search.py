@@ -186,7 +186,8 @@ def search(plan: Plan) -> list[dict[str, Any]]:
     asked = {**plan.options, "storage": storage.shown(plan.options["storage"]), "overrides": list(plan.overrides)}
     asked |= {"environment": runs.environment(sys.argv)}
     runs.write_atomically(folder / "sweep.yaml", lambda p: p.write_text(OmegaConf.to_yaml(OmegaConf.create(asked))))
-    print(f"{study.study_name}: {plan.options['trials']} trials over {', '.join(plan.written)} → {folder}", flush=True)
+    searched = ", ".join(entry.key for entry in plan.space)
+    print(f"{study.study_name}: {plan.options['trials']} trials over {searched} → {folder}", flush=True)
     progress = Progress(plan, study)
     try:
         if plan.options["workers"] > 1:
