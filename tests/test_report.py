@@ -655,6 +655,7 @@ def test_the_page_holds_every_part(written: Path) -> None:
         assert part in text
     assert text.count("<img ") == 2  # the twin's card and the signals
     assert text.count("<svg ") == 3  # training curves, gap curve, transfer matrix; the runs answer no claim
+    assert "No run here is at the settings of a claim" in text and "<summary>The claims</summary>" in text
     assert "by reality gap" in text
     assert "currentColor" in text and "#010203" not in text
     assert "25.0 % (∂f/∂x)" in text

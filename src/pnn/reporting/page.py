@@ -178,6 +178,7 @@ def render(results: Results) -> str:
         "transfer_note": TRANSFER_NOTE,
         "cost_note": COST_NOTE,
         "counts": results.counts,
+        "answered": results.answered,
         "runs": len(found.runs),
         "seconds": duration(results.seconds),
         "scoreboard": scoreboard_table(results.scores),

@@ -27,6 +27,11 @@ class Results:
         return {v: sum(s.verdict == v for s in self.scores) for v in verdicts}
 
     @property
+    def answered(self) -> bool:
+        """Whether any run answers a claim; runs of a reduced scale do not."""
+        return any(s.ours is not None for s in self.scores)
+
+    @property
     def machines(self) -> list[str]:
         """The machines that the runs name, each once."""
         return sorted({str(r.environment["machine"]) for r in self.found.runs if "machine" in r.environment})
