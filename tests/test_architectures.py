@@ -23,7 +23,7 @@ from pnn.architectures import (
 from pnn.build import build
 from pnn.config import checked
 from pnn.devices import lab
-from pnn.encodings import Direct, Mask, SideBySide, Windows, resample
+from pnn.encodings import Direct, Energy, Mask, SideBySide, Windows, resample
 from pnn.errors import UserError
 from pnn.gradients import in_silico, physics_aware
 from pnn.layers import Laboratory, out_of_range, total_penalty
@@ -93,10 +93,26 @@ def test_windows_read_the_end_of_a_recording() -> None:
     assert torch.isfinite(Windows(normalise="max")(torch.zeros(2, 4), None)).all()
 
 
-@pytest.mark.parametrize("options", [{"tail": 0}, {"normalise": "sum"}])
-def test_a_read_out_that_cannot_be_is_refused(options: dict) -> None:
+def test_the_energy_of_windows_obeys_parseval() -> None:
+    y = torch.randn(3, 16, dtype=torch.float64)
+    assert torch.equal(Energy()(y, None), y)
+    energy = Energy()(y, 4)
+    torch.testing.assert_close(4 * energy, y.unflatten(-1, (4, 4)).square().sum(-1))
+    spectrum = torch.fft.fft(y, norm="ortho").abs().square()
+    torch.testing.assert_close(4 * energy.sum(-1), spectrum.sum(-1))
+    torch.testing.assert_close(Energy(tail=4)(y, 4), y[..., -4:].square())
+    share = Energy(normalise="total")
+    torch.testing.assert_close(share(y, 4).sum(-1), torch.ones(3, dtype=torch.float64))
+    torch.testing.assert_close(share(-7 * y, 4), share(y, 4))
+    assert torch.isfinite(share(torch.zeros(2, 4), 2)).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [(Windows, {"tail": 0}), (Windows, {"normalise": "sum"}), (Energy, {"normalise": "max"})]
+)
+def test_a_read_out_that_cannot_be_is_refused(kind: type, options: dict) -> None:
     with pytest.raises(ValueError, match="system.readout"):
-        Windows(**options)
+        kind(**options)
 
 
 @pytest.mark.parametrize(("clamp", "outside"), [("true", 0.0), ("straight_through", 1.0)])

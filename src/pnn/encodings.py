@@ -137,6 +137,26 @@ class Windows:
         return resample(y if self.tail is None else y[..., -self.tail :], outputs)
 
 
+class Energy(Windows):
+    """The energies of `outputs` equal windows over the last `tail` samples: the means of y², as a square-law detector reads.
+
+    `normalise="total"` divides by their sum: the share of the energy that arrives in each window. Without a number of outputs
+    (a hidden layer) the whole recording is passed on as it is. Source: T. W. Hughes et al., Sci. Adv. 5, eaay6946 (2019).
+    """
+
+    def __init__(self, tail: int | None = None, normalise: Literal["none", "total"] = "none"):
+        if normalise not in ("none", "total"):
+            raise ValueError(f"system.readout.normalise={normalise} must be none or total")
+        super().__init__(tail)
+        self.share = normalise == "total"
+
+    def __call__(self, y: Tensor, outputs: int | None) -> Tensor:
+        if outputs is None:
+            return y
+        energy = super().__call__(y.square(), outputs)
+        return energy / energy.sum(-1, keepdim=True).clamp_min(1e-12) if self.share else energy
+
+
 def uniform(shape: tuple[int, ...], centre: float, spread: float) -> Tensor:
     """centre + U(±spread)."""
     return centre + spread * (2 * torch.rand(shape) - 1)
