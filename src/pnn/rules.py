@@ -120,7 +120,7 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
     "reference": (None, "identity", "clamped", "linear", "linear_classifier", "perceptron"),
     "model.measure.plan": ("uniform", "lowpass", "visited"),
     "system.encoding.layout": ("interleaved", "blocks"),
-    "system.readout.normalise": ("none", "max"),
+    "system.readout.normalise": ("none", "max", "total"),
     "system.clamp_gradient": ("straight_through", "true"),
     "architecture.reading": ("raster", "shuffled"),
     "system.scheme": ("nystrom4", "leapfrog", "rk4"),
