@@ -18,7 +18,7 @@ import pytest
 from optuna.trial import TrialState
 
 from pnn.sweep import configuration
-from pnn.sweeps import search
+from pnn.sweeps import objectives, search
 from pnn.sweeps.plan import Plan
 from pnn.sweeps.search import open_study, work
 from pnn.sweeps.trials import rows
@@ -114,7 +114,7 @@ def test_many_workers_at_once(server: str, monkeypatch: pytest.MonkeyPatch) -> N
     """Four processes that start together, on an empty database and trials that take no time: the hardest case."""
     import multiprocessing
 
-    monkeypatch.setitem(search.OBJECTIVES, "train", lambda config, trial: config["optimizer"]["lr"])
+    monkeypatch.setitem(objectives.OBJECTIVES, "train", lambda config, trial: config["optimizer"]["lr"])
     monkeypatch.setattr(search, "composed", lambda plan, drawn: search._with(plan.base, drawn))
     plan = plan_of("trials=12", "name=many", "out=many", f"storage='{server}'")
     plan.folder.mkdir()
@@ -136,7 +136,7 @@ def test_many_workers_at_once(server: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_journal_and_the_server_draw_the_same_trials(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parameters follow from the seed and the place of a trial, whatever the storage."""
-    monkeypatch.setitem(search.OBJECTIVES, "train", lambda config, trial: config["optimizer"]["lr"])
+    monkeypatch.setitem(objectives.OBJECTIVES, "train", lambda config, trial: config["optimizer"]["lr"])
     monkeypatch.setattr(search, "composed", lambda plan, drawn: search._with(plan.base, drawn))
     tables = []
     for storage in ("journal", f"'{server}'"):

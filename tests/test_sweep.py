@@ -20,13 +20,14 @@ import pytorch_lightning as pl
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FixedTrial, TrialState
 
+from pnn import checkpoints
 from pnn import sweep as command
 from pnn.callbacks import Pruning
 from pnn.config import checked, conf_dir
 from pnn.errors import UserError
 from pnn.module import PNNModule
 from pnn.sweep import configuration, sweep
-from pnn.sweeps import search, storage, trials
+from pnn.sweeps import objectives, search, storage, trials
 from pnn.sweeps.processes import me
 from pnn.sweeps.search import open_study, work
 from pnn.sweeps.space import draw, parse, parse_space
@@ -43,12 +44,16 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
     """Trials that only compute `objective(config, trial)`, on a configuration that is not composed anew."""
 
     def install(objective: Callable[[dict, Any], float]) -> None:
-        monkeypatch.setitem(search.OBJECTIVES, "train", objective)
+        monkeypatch.setitem(objectives.OBJECTIVES, "train", objective)
         monkeypatch.setattr(search, "composed", lambda plan, drawn: search._with(plan.base, drawn))
         monkeypatch.setattr(trials, "best_yaml", lambda plan, row: "")
         monkeypatch.setattr(trials, "history_figure", lambda plan, table, path: None)
 
     return install
+
+
+def checkpoint_of(folder: Path) -> dict[str, Any]:
+    return checkpoints.read(folder / "checkpoints" / "last.ckpt")
 
 
 def no_group(key: str) -> bool:
@@ -235,7 +240,7 @@ def test_a_trial_that_keeps_its_last_epoch_is_scored_by_that_epochs_accuracy(mod
 
     trial = Trial()
     asked = [*TINY, f"training={mode}", "training.monitor=epoch", "trainer.max_epochs=2", "out=run"]
-    value = search.train_objective(checked("train", asked), trial)
+    value = objectives.train_objective(checked("train", asked), trial)
     with Path("run/metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert trial.reported == pytest.approx([float(row[f"val_accuracy_{via}"]) for row in rows])
@@ -243,9 +248,82 @@ def test_a_trial_that_keeps_its_last_epoch_is_scored_by_that_epochs_accuracy(mod
     assert value < 1
 
 
+REPEATED = ["sweep=learning", "experiment=digits", "task.batch_size=64", "optimizer.warmup=0", "out=study"]
+
+
+def test_a_trial_is_worth_the_mean_of_its_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = []
+
+    def objective(config: dict, trial: Any) -> float:
+        trained.append((config["out"], config["seed"], config["device"]["seed"], config["task"]["split_seed"]))
+        for epoch, value in enumerate((0.1, config["seed"] / 10)):
+            trial.report(value, epoch)
+        return config["seed"] / 10
+
+    monkeypatch.setitem(objectives.OBJECTIVES, "train", objective)
+    asked = [*REPEATED, "trials=1", "seed=3", "repeats=3", "over=[seed,task.split_seed]"]
+    plan = configuration(asked)
+    (row,) = sweep(plan)
+    assert trained == [(f"study/trial-0000/repeat-{n}", 3 + n, 3 + n, n) for n in range(3)]
+    assert row["value"] == pytest.approx(0.4) and row["scores"] == [0.3, 0.4, 0.5]
+    reported = open_study(plan).trials[0].intermediate_values  # the mean with the repeats before
+    assert reported == pytest.approx({0: 0.1, 1: 0.3, 2: 0.2, 3: 0.35, 4: 0.8 / 3, 5: 0.4})
+    assert "0.3000 0.4000 0.5000" in Path("study/trials.csv").read_text()
+    assert "40.00 %, the mean over 3 values of seed, task.split_seed" in Path("study/experiment/best.yaml").read_text()
+    assert checked("train", ["experiment=best"], "study")["seed"] == 3
+    with pytest.raises(UserError, match="another configuration.*repeats"):
+        open_study(configuration([*asked, "repeats=4"]))
+
+
+def test_repeats_are_real_runs_that_differ(tmp_path: Path) -> None:
+    asked = [*TINY, "sweep=learning", "task.batch_size=64", "optimizer.warmup=0", "trials=1", "repeats=2", "out=study"]
+    (row,) = sweep(configuration(asked))
+    found = [checkpoint_of(tmp_path / f"study/trial-0000/repeat-{n}") for n in range(2)]
+    assert [f["pnn"]["config"]["seed"] for f in found] == [0, 1]
+    assert row["value"] == pytest.approx(sum(row["scores"]) / 2) and len(row["scores"]) == 2
+    assert not list(tmp_path.rglob("summary.json"))
+
+
+def test_a_bad_trial_is_pruned_between_its_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[int] = []
+
+    def objective(config: dict, trial: Any) -> float:
+        runs.append(len(runs))
+        value = 0.9 if len(runs) <= 4 * 3 else 0.2  # the first four trials are good
+        for epoch in range(3):
+            trial.report(value, epoch)
+            if trial.should_prune():
+                raise optuna.TrialPruned("worse")
+        return value
+
+    monkeypatch.setitem(objectives.OBJECTIVES, "train", objective)
+    table = sweep(configuration([*REPEATED, "trials=5", "repeats=3"]))
+    assert [row["state"] for row in table] == ["complete"] * 4 + ["pruned"] and len(runs) == 13
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (["over=[seed,task.split_seed]"], ["over=", "repeats=1", "repeats=5"]),
+        (["repeats=0"], ["repeats=0", "use 1"]),
+        (["repeats=3", "over=seed"], ["over=seed must be a list"]),
+        (["repeats=3", "over=[]"], ["over=[] must be a list"]),
+        (["repeats=3", "over=[name]"], ["over=[name] is no key with a whole number"]),
+        (["repeats=3", "over=[task.sed]"], ["over=[task.sed] is no key", "task.split_seed"]),
+        (["repeats=3", "seed=1,2"], ["over=[seed] is searched"]),
+    ],
+)
+def test_repeats_that_mean_nothing_are_refused(asked: list[str], words: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        configuration([*REPEATED, *asked])
+    for word in words:
+        assert word in str(caught.value)
+    assert not Path("study").exists()
+
+
 def test_the_best_architecture_is_an_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(
-        search.OBJECTIVES, "train", lambda config, trial: "Ensemble" in config["architecture"]["_target_"]
+        objectives.OBJECTIVES, "train", lambda config, trial: "Ensemble" in config["architecture"]["_target_"]
     )
     plan = configuration(
         ["sweep=architecture", "experiment=digits", "trials=3", "sampler=random", "out=study", "seed=3"]
@@ -259,7 +337,7 @@ def test_the_best_architecture_is_an_experiment(monkeypatch: pytest.MonkeyPatch)
 
 def test_networks_that_take_more_records_than_the_experiment_are_pruned(monkeypatch: pytest.MonkeyPatch) -> None:
     trained = []
-    monkeypatch.setitem(search.OBJECTIVES, "train", lambda config, trial: trained.append(config) or 0.5)
+    monkeypatch.setitem(objectives.OBJECTIVES, "train", lambda config, trial: trained.append(config) or 0.5)
     space = [
         "architecture=multilayer",
         "architecture.scale=1",
@@ -277,7 +355,7 @@ def test_networks_that_take_more_records_than_the_experiment_are_pruned(monkeypa
 
 
 def test_a_network_that_cannot_be_built_is_a_bad_trial_to_learn_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(search.OBJECTIVES, "train", lambda config, trial: 0.5)
+    monkeypatch.setitem(objectives.OBJECTIVES, "train", lambda config, trial: 0.5)
     space = ["architecture=multichannel", "architecture.channels=choice(2,65)", "architecture.split=true"]
     with pytest.raises(UserError, match=r"architecture.depth=3 is not an option of Multichannel.*~architecture.depth"):
         configuration(["sweep=architecture", "experiment=digits", *space])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 OWN = (
     *("sweep", "name", "trials", "workers", "worker_threads", "sampler", "sampler_seed", "pruner", "records"),
-    *("storage", "out"),
+    *("repeats", "over", "storage", "out"),
 )
 
 

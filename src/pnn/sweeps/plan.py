@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pnn.config import checked, compose, plain
-from pnn.rules import Config
+from pnn.rules import Config, look_up
 from pnn.sweeps.space import Entry
 
 #: What a trial's value is, by the command it runs.
@@ -37,6 +37,12 @@ class Plan:
     @property
     def folder(self) -> Path:
         return Path(self.options["out"])
+
+    @property
+    def repetitions(self) -> list[list[str]]:
+        """The overrides of each of a trial's training runs: run n has the shared values of the keys `over` plus n."""
+        first = {key: look_up(self.base, key) for key in self.options["over"]}
+        return [[f"{key}={value + n}" for key, value in first.items()] for n in range(self.options["repeats"])]
 
     def trial_folder(self, place: int) -> Path:
         return self.folder / f"trial-{place:04d}"

@@ -23,6 +23,7 @@ from pnn.config import checked, no_such_key
 from pnn.errors import UserError
 from pnn.rules import Config, Number, look_up, problems
 from pnn.sweeps import storage
+from pnn.sweeps.objectives import records_of, refusal, score
 from pnn.sweeps.plan import Plan, composed
 from pnn.sweeps.processes import crew, pulse, signals_kept
 from pnn.sweeps.space import branches, draw, parse_space
@@ -31,6 +32,7 @@ NUMBERS = (
     Number("trials", int, 1, 10**6, "use 20"),
     Number("workers", int, 1, 1024, "use 1"),
     Number("sampler_seed", int, 0, 2**31, "use 0"),
+    Number("repeats", int, 1, 1000, "use 1"),
 )
 TRIAL_GUIDE = """\
 One trial of a search: a training run as pnn-train leaves it, but never scored on the test set. There is no summary.json;
@@ -71,6 +73,7 @@ def configuration(options: Config, lines: Sequence[str], config_dir: str | None 
     name = options["name"] or f"{options['sweep']['name']}-{base['name']}"
     options |= {"name": name, "out": options["out"] or f"outputs/sweep/{name}"}
     plan = Plan(options, tuple(shared), base, space, written, config_dir)
+    _check_repeats(plan)
     _check_ends(plan)
     own = records_of(base) if plan.command == "train" else None
     return replace(plan, records=own if options["records"] == "own" else options["records"])
@@ -93,27 +96,6 @@ def _options(options: Config) -> Config:
     if found:
         raise UserError("\n".join(found))
     return options
-
-
-def records_of(config: Config) -> int:
-    """Device records that one inference of a configuration's network takes, over all of its layers, members and channels."""
-    from pnn.budget import budget
-    from pnn.build import build
-
-    experiment = build(config)
-    layers = budget(experiment.network, experiment.laboratory, experiment.task.features).layers
-    return sum(use.records for use in layers.values())
-
-
-def refusal(plan: Plan, config: Config) -> str | None:
-    """Why the network of a trial is not trained: it cannot be built, or takes too many device records."""
-    try:
-        taken = records_of(config)
-    except UserError as error:
-        return "; ".join(str(error).splitlines())
-    if plan.records and taken > plan.records:
-        return f"takes {taken} device records, more than {plan.records}"
-    return None
 
 
 def _flat(space: dict[str, Any] | None) -> dict[str, Any]:
@@ -150,6 +132,28 @@ def _check_ends(plan: Plan) -> None:
                 found |= dict.fromkeys(f"space: {p}" for p in problems(_with(config, [end])))
     if plan.command == "twin" and (plan.base["model"].get("measure") or {}).get("repeats") == 1:
         found["model.measure.repeats=1 leaves the bias of a twin unknown; use 2"] = None
+    if found:
+        raise UserError("\n".join(found))
+
+
+def _check_repeats(plan: Plan) -> None:
+    """Refuse `over` where nothing is repeated, and keys in it that are no whole numbers or that the space draws."""
+    over, searched = plan.options["over"], {entry.key for entry in plan.space}
+    if plan.options["repeats"] == 1:
+        if over != ["seed"]:
+            raise UserError(f"over={over} means nothing with repeats=1; add repeats=5")
+        return
+    if not isinstance(over, list) or not over:
+        raise UserError(f"over={over} must be a list of keys; use over=[seed] or over=[seed,task.split_seed]")
+    found = []
+    for key in map(str, over):
+        value = None
+        with contextlib.suppress(KeyError):
+            value = look_up(plan.base, key)
+        if not isinstance(value, int) or isinstance(value, bool):
+            found.append(f"over=[{key}] is no key with a whole number; use over=[seed] or over=[seed,task.split_seed]")
+        elif key in searched:
+            found.append(f"over=[{key}] is searched; give that key one value")
     if found:
         raise UserError("\n".join(found))
 
@@ -229,6 +233,7 @@ def open_study(plan: Plan) -> optuna.Study:
     )
     about: dict[str, Any] = {"command": plan.command, "space": plan.written, "config": plan.base}
     about |= {"records": plan.records} if plan.records else {}
+    about |= {key: plan.options[key] for key in ("repeats", "over")} if plan.options["repeats"] > 1 else {}
     about = json.loads(json.dumps(about))
     stored = study.user_attrs.get("about")
     if stored is None:
@@ -272,7 +277,7 @@ def attempt(plan: Plan, study: optuna.Study, trial: optuna.Trial) -> Callable[[]
             if plan.command == "train" and (reason := refusal(plan, config)):
                 trial.set_user_attr("reason", reason)
                 raise optuna.TrialPruned(reason)  # not failed: samplers learn nothing from those, and draw it again
-            value = OBJECTIVES[plan.command]({**config, "out": str(folder)}, trial)
+            value = score(plan, overrides, config, trial, folder)
             if not math.isfinite(value):
                 raise UserError(f"the score is {value}")
         return lambda: study.tell(trial, value)
@@ -292,29 +297,3 @@ def attempt(plan: Plan, study: optuna.Study, trial: optuna.Trial) -> Callable[[]
         (folder / "log.txt").write_text(said.getvalue())
         if plan.command == "train":
             (folder / "README.txt").write_text(TRIAL_GUIDE)
-
-
-def train_objective(config: Config, trial: Any) -> float:
-    """The validation accuracy of the epoch that a training run keeps; the run never sees the test set."""
-    from pnn.callbacks import Pruning
-    from pnn.train import train
-
-    score = config["training"]["monitor"]
-    if score == "epoch":  # the last one is kept, whatever its accuracy; in silico has no device to score it on
-        score = "val_accuracy_model" if config["training"]["name"] == "in_silico" else "val_accuracy_device"
-    config = {**config, "trainer": {**config["trainer"], "enable_progress_bar": False}}
-    return float(train(config, callbacks=[Pruning(trial, score)], test=False)[score])
-
-
-def twin_objective(config: Config, trial: Any) -> float:
-    """The bias of a fitted twin on measurements held out from the fit, as a fraction of their spread."""
-    from pnn.twin import twin
-
-    card = twin(config)
-    bias = card["fits"][card["model"]]["bias"]
-    if bias is None or bias != bias:
-        raise UserError("the twin's bias is unknown; measure every input twice")
-    return float(bias)
-
-
-OBJECTIVES: dict[str, Callable[[Config, Any], float]] = {"train": train_objective, "twin": twin_objective}

@@ -17,7 +17,7 @@ from pnn.sweeps import grid, runs
 from pnn.sweeps.grid import Point, Study, parse_axis
 
 #: Own keys of pnn-sweep that are about searches.
-OF_SEARCHES = ("trials", "sampler", "sampler_seed", "pruner", "records", "storage")
+OF_SEARCHES = ("trials", "sampler", "sampler_seed", "pruner", "records", "repeats", "over", "storage")
 NUMBERS = (
     Number("workers", int, 1, 1024, "use 1"),
     Number("worker_threads", int, 1, 1024, "use null for the processor's cores, shared by the workers", optional=True),

@@ -25,6 +25,7 @@ This folder holds one search of pnn for hyper-parameters, on validation data onl
   experiment/best.yaml  the best configuration as an experiment:
                         {use}
   trial-0007/           the run folder of trial 7, with log.txt; nothing in it was scored on the test set
+                        (with repeats: repeat-0, repeat-1, … in it)
   sweep.yaml            what was asked for
   study.db              the Optuna study (unless storage= says otherwise): optuna-dashboard sqlite:///study.db
 
@@ -71,7 +72,7 @@ def _outcome(row: dict[str, Any]) -> str:
 
 
 def rows(study: optuna.Study) -> list[dict[str, Any]]:
-    """One row per place: trial, state, value, seconds, reason, the overrides as drawn, and every parameter."""
+    """One row per place: trial, state, value, scores of its repeats, seconds, reason, overrides as drawn, every parameter."""
     table = []
     for place, trial in places(study.get_trials(deepcopy=False)).items():
         table.append(
@@ -79,6 +80,7 @@ def rows(study: optuna.Study) -> list[dict[str, Any]]:
                 "trial": place,
                 "state": {"FAIL": "failed"}.get(trial.state.name, trial.state.name.lower()),
                 "value": trial.value,
+                "scores": trial.user_attrs.get("scores", []),
                 "seconds": round(trial.duration.total_seconds(), 1) if trial.duration else None,
                 "reason": trial.user_attrs.get("reason", ""),
                 "overrides": trial.user_attrs.get("overrides", []),
@@ -125,11 +127,12 @@ def _write_table(path: Path, table: list[dict[str, Any]]) -> None:
     names = list(dict.fromkeys(name for row in table for name in row["parameters"]))
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["trial", "state", "value", "seconds", *names, "reason"])
+        writer.writerow(["trial", "state", "value", "scores", "seconds", *names, "reason"])
         for row in table:
             found = [row["parameters"].get(name, "") for name in names]
             value = "" if row["value"] is None else row["value"]
-            writer.writerow([row["trial"], row["state"], value, row["seconds"], *found, row["reason"]])
+            scores = " ".join(f"{score:.4f}" for score in row["scores"])
+            writer.writerow([row["trial"], row["state"], value, scores, row["seconds"], *found, row["reason"]])
 
 
 def best_yaml(plan: Plan, row: dict[str, Any]) -> str:
@@ -142,6 +145,8 @@ def best_yaml(plan: Plan, row: dict[str, Any]) -> str:
     alone = plain(compose(plan.command, [*groups, f"seed={config['seed']}"], plan.config_dir))
     values = {"name": config["name"], "seed": config["seed"]} | _differences(config, alone)
     score = f"{SCORES[plan.command].removesuffix(' (%)')} {_percent(row['value'])}"
+    if plan.options["repeats"] > 1:
+        score += f", the mean over {plan.options['repeats']} values of {', '.join(plan.options['over'])}"
     head = f"# @package _global_\n# Trial {row['trial']} of the sweep {plan.options['name']}: {score}.\n"
     defaults = [*({f"override /{key}": option} for key, option in options.items()), "_self_"]
     return head + yaml.safe_dump({"defaults": defaults, **values}, sort_keys=False, allow_unicode=True)
