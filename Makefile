@@ -6,7 +6,7 @@ BIN := .venv/bin
 ARGS ?=
 SCALE ?= quick
 
-.PHONY: help setup demo train twin sweep report data test lint format bench reproduce-toy reproduce-fig2 reproduce-fig3 reproduce-vowels reproduce-mnist reproduce-gap reproduce-transfer reproduce-paper wheel clean
+.PHONY: help setup demo train twin sweep report results data test lint format bench reproduce-toy reproduce-fig2 reproduce-fig3 reproduce-vowels reproduce-mnist reproduce-gap reproduce-transfer reproduce-paper wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ sweep: setup ## pnn-sweep $(ARGS): search hyper-parameters on validation data wi
 
 report: setup ## pnn-report outputs $(ARGS): one page and tables from all finished runs
 	@$(BIN)/pnn-report outputs $(ARGS)
+
+results: setup ## docs/RESULTS.md and the README's table, from the finished runs in outputs and those kept in docs/results.jsonl
+	@mkdir -p outputs && $(BIN)/pnn-report outputs --ledger docs/results.jsonl --markdown docs/RESULTS.md --readme README.md $(ARGS)
 
 data: setup ## fetch and verify MNIST, Fashion-MNIST and the vowels
 	@$(BIN)/pnn-data $(ARGS)

@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -765,3 +766,69 @@ def test_the_command_starts_without_torch(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     helped = subprocess.run([sys.executable, "-m", "pnn.report", "--help"], capture_output=True, text=True, timeout=60)
     assert helped.returncode == 0 and "pnn-report outputs --markdown docs/RESULTS.md" in helped.stdout
+
+
+# the ledger
+
+
+def test_results_outlive_their_folders(tmp_path: Path) -> None:
+    for seed, value in enumerate((0.80, 0.82, 0.84)):
+        fake(tmp_path / f"runs/{seed}", value, seed=seed)
+    fake(tmp_path / "runs/other", 0.7, training__name="in_silico", device__saturation=float("inf"))
+    transfer = {"trained_gap": 0.2, "rows": [{"distance": 0.0, "distance_seed": 0, "accuracy": 0.8}]}
+    (tmp_path / "runs/0/transfer.json").write_text(json.dumps(transfer))
+    ledger = tmp_path / "docs/results.jsonl"
+    report([tmp_path / "runs"], tmp_path / "a", tmp_path / "a.md", ledger=ledger)
+    assert len(ledger.read_text().splitlines()) == 2  # a line a group
+    kept = ledger.read_text()
+    report([tmp_path / "runs"], tmp_path / "b", tmp_path / "b.md", ledger=ledger)  # nothing is counted twice
+    shutil.rmtree(tmp_path / "runs")
+    report([], tmp_path / "c", tmp_path / "c.md", ledger=ledger)
+    assert (tmp_path / "a.md").read_text() == (tmp_path / "b.md").read_text() == (tmp_path / "c.md").read_text()
+    assert ledger.read_text() == kept
+    assert "82.00 ± 4.97 %" in (tmp_path / "c.md").read_text() and "Transfer" in (tmp_path / "c.md").read_text()
+    fake(tmp_path / "runs/again", 0.9, seed=1)
+    said = report([tmp_path / "runs"], tmp_path / "d", tmp_path / "d.md", ledger=ledger)
+    assert (
+        said.startswith("5 runs in 2 groups") and "84.67" in (tmp_path / "d.md").read_text()
+    )  # of equal seeds the newest
+    assert len(restored_runs(ledger)) == 4
+
+
+def restored_runs(ledger: Path) -> list[dict[str, Any]]:
+    return [run for line in ledger.read_text().splitlines() for run in json.loads(line)["runs"]]
+
+
+def test_what_a_ledger_does_not_know_is_a_dash(tmp_path: Path) -> None:
+    fake(tmp_path / "runs/0", 0.8)
+    ledger = tmp_path / "results.jsonl"
+    report([tmp_path / "runs"], tmp_path / "a", ledger=ledger)
+    content = json.loads(ledger.read_text())
+    del content["runs"][0]["summary"]["test_accuracy_model"]
+    content["runs"][0]["environment"]["origin"] = "copied from a notebook"
+    ledger.write_text(json.dumps(content) + "\n")
+    report([], tmp_path / "b", tmp_path / "b.md", ledger=ledger)
+    text = (tmp_path / "b.md").read_text()
+    assert "| physics-aware (PAT) | 0.2 | 80.00 % | — |" in text and "1 of the runs: copied from a notebook." in text
+    assert "copied from a notebook" in (tmp_path / "b/report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda line: line[:40], "line 1 cannot be read"),
+        (lambda line: line.replace('"test_accuracy_device": 0.8', '"test_accuracy_device": 8'), "must lie in"),
+        (lambda line: line.replace('"seeds"', '"sedes"'), "KeyError"),
+        (lambda line: "[]", "line 1"),
+        (lambda line: "", "keeps no run"),
+    ],
+)
+def test_a_damaged_ledger_is_never_overwritten(tmp_path: Path, damage: Any, words: str) -> None:
+    fake(tmp_path / "runs/0", 0.8)
+    ledger = tmp_path / "results.jsonl"
+    report([tmp_path / "runs"], tmp_path / "a", ledger=ledger)
+    ledger.write_text(damage(ledger.read_text().strip()))
+    before = ledger.read_text()
+    with pytest.raises(UserError, match=words) as caught:
+        report([tmp_path / "runs"] if before else [], tmp_path / "b", ledger=ledger)
+    assert str(ledger) in str(caught.value) and ledger.read_text() == before and not (tmp_path / "b").exists()

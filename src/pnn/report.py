@@ -30,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "  pnn-report outputs\n"
         "  pnn-report outputs/fig3_fashion_mnist outputs/vowels_shg --out outputs/report-oscillators\n"
         "  pnn-report outputs --markdown docs/RESULTS.md\n"
-        "  pnn-report outputs --readme README.md",
+        "  pnn-report outputs --readme README.md\n"
+        "  pnn-report outputs --ledger docs/results.jsonl   (a line of JSON a group of runs; without FOLDER: what it keeps)",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -38,6 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument(
         "--out", type=Path, default=DEFAULT, metavar="FOLDER", help=f"where to write; default {DEFAULT}"
+    )
+    parser.add_argument(
+        "--ledger",
+        type=Path,
+        metavar="FILE",
+        help="also count the runs that FILE keeps, and keep all counted runs there: results outlive their folders",
     )
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write all tables and sentences as Markdown")
     parser.add_argument(
@@ -48,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     try:
-        print(report(options.folders, options.out, options.markdown, options.readme))
+        print(report(options.folders, options.out, options.markdown, options.readme, options.ledger))
     except UserError as error:
         print(f"pnn: {error}", file=sys.stderr)
         sys.exit(2)
@@ -57,19 +64,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def report(
-    folders: Sequence[Path], out: Path = DEFAULT, markdown: Path | None = None, readme: Path | None = None
+    folders: Sequence[Path],
+    out: Path = DEFAULT,
+    markdown: Path | None = None,
+    readme: Path | None = None,
+    ledger: Path | None = None,
 ) -> str:
-    """Write the report of `folders` into `out`; returns the printed summary. Raises UserError before it writes."""
-    from pnn.reporting.folders import find
-
-    found = find(folders)
+    """Write the report of `folders` and `ledger` into `out`; returns the printed summary. Raises UserError before it writes."""
+    found = gather(folders, ledger)
     check_place("--out", out)
-    if markdown is not None:
-        if markdown.is_dir():
-            raise UserError(f"--markdown {markdown} is a folder; name a file")
-        check_place("--markdown", markdown.parent)
+    for option, file in (("--markdown", markdown), ("--ledger", ledger)):
+        if file is not None:
+            if file.is_dir():
+                raise UserError(f"{option} {file} is a folder; name a file")
+            check_place(option, file.parent)
     results = judge(found)
 
+    from pnn.reporting import ledger as kept
     from pnn.reporting import page, tables
 
     files = {out / name: text for name, text in tables.csv_tables(results).items()}
@@ -77,12 +88,29 @@ def report(
         files[readme] = page.with_digest(readme, results)
     if markdown is not None:
         files[markdown] = page.markdown(results)
+    if ledger is not None:
+        files[ledger] = kept.text(results.groups)
     files = {out / PAGE: page.render(results), **files}
     write(files)
     counts = ", ".join(f"{n} {verdict}" for verdict, n in results.counts.items() if n)
     lines = [f"{len(found.runs)} runs in {len(results.groups)} groups; claims: {counts}"]
     lines += [f"{p.state}: {p.folder}: {p.what}" for p in found.problems]
     return "\n".join([*lines, *(f"written: {path}" for path in files)])
+
+
+def gather(folders: Sequence[Path], ledger: Path | None) -> Found:
+    """What lies in `folders`, and the runs that the ledger keeps besides. Raises UserError where there are none."""
+    from pnn.reporting.folders import Found, find
+    from pnn.reporting.ledger import besides, read
+
+    if ledger is None:
+        return find(folders)
+    kept = read(ledger)
+    found = find(folders) if folders else Found()
+    found.runs += besides(found.runs, kept)
+    if not found:
+        raise UserError(f"--ledger {ledger} keeps no run; name a folder of runs too, e.g. pnn-report outputs")
+    return found
 
 
 def judge(found: Found) -> Results:

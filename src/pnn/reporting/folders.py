@@ -223,15 +223,20 @@ def read_config(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise Damaged(f"{path.name} cannot be read ({first})") from error
+    return checked_config(content, path.name)
+
+
+def checked_config(content: Any, source: str) -> dict[str, Any]:
+    """The configuration of a run that has what groups are made of. Raises Damaged."""
     if not isinstance(content, dict) or not isinstance(content.get("name"), str):
-        raise Damaged(f"{path.name} names no experiment (key name)")
+        raise Damaged(f"{source} names no experiment (key name)")
     for part in ("training", "device", "architecture", "trainer", "task"):
         if not isinstance(content.get(part), dict):
-            raise Damaged(f"{path.name} has no {part}")
+            raise Damaged(f"{source} has no {part}")
     for part, key in (("device", "gap"), ("task", "batch_size")):
         value = content[part].get(key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise Damaged(f"{path.name}: {part}.{key}={value} must be a number")
+            raise Damaged(f"{source}: {part}.{key}={value} must be a number")
     return {str(key): value for key, value in content.items()}
 
 
@@ -251,10 +256,12 @@ def read_metrics(path: Path) -> dict[str, list[float]]:
     return columns
 
 
-def checked_summary(summary: dict[str, Any]) -> dict[str, Any]:
-    """`summary`, if its numbers are numbers and its accuracies lie in [0, 1]. Raises Damaged."""
+def checked_summary(summary: dict[str, Any], optional: Sequence[str] = ()) -> dict[str, Any]:
+    """`summary`, if its numbers are numbers (`optional` ones may be missing), accuracies in [0, 1]. Raises Damaged."""
     for key in NUMBERS:
         value = summary.get(key)
+        if value is None and key in optional:
+            continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise Damaged(f"summary.json: {key}={value} must be a finite number")
         if "accuracy" in key and not 0 <= value <= 1:

@@ -77,8 +77,10 @@ class Group:
         return estimate(self.values("test_accuracy_device"))
 
     @cached_property
-    def on_model(self) -> Estimate:
-        return estimate(self.values("test_accuracy_model"))
+    def on_model(self) -> Estimate | None:
+        """None where a ledger does not know it of all runs."""
+        known = all(run.summary.get("test_accuracy_model") is not None for run in self.runs)
+        return estimate(self.values("test_accuracy_model")) if known else None
 
     @property
     def seconds(self) -> float:

@@ -37,6 +37,12 @@ class Results:
         return sorted({str(r.environment["machine"]) for r in self.found.runs if "machine" in r.environment})
 
     @property
+    def origins(self) -> dict[str, int]:
+        """Where runs come from that no run folder of ours wrote (environment: origin), and how many there are of each."""
+        named = [str(r.environment["origin"]) for r in self.found.runs if r.environment.get("origin")]
+        return {origin: named.count(origin) for origin in dict.fromkeys(named)}
+
+    @property
     def seconds(self) -> float:
         """Wall time of all runs."""
         return sum(float(r.summary["wall_seconds"]) for r in self.found.runs)

@@ -18,8 +18,10 @@ def percent(value: float | None, digits: int = 2) -> str:
     return DASH if value is None else f"{100 * value:.{digits}f} %"
 
 
-def accuracy(value: Estimate) -> str:
+def accuracy(value: Estimate | None) -> str:
     """Mean ± 95 % interval in per cent; one run has no interval."""
+    if value is None:
+        return DASH
     return f"{100 * value.mean:.2f} %" if value.half is None else f"{100 * value.mean:.2f} ± {100 * value.half:.2f} %"
 
 

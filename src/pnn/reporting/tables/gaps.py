@@ -12,10 +12,11 @@ from pnn.reporting.tables.table import csv_text
 def gaps_csv(groups: Sequence[Group]) -> str:
     """One line a kind and gap of every series: mean, half width, n."""
     rows = [
-        (name, g.kind, g.gap, g.on_device.mean, g.on_device.half, g.on_model.mean, g.on_model.half, g.on_device.n)
+        (name, g.kind, g.gap, g.on_device.mean, g.on_device.half, m and m.mean, m and m.half, g.on_device.n)
         for name, members in by_experiment(groups).items()
         for series in gap_series(members)
         for g in series.members
+        for m in (g.on_model,)
     ]
     heads = "experiment kind gap accuracy_device half_width_95 accuracy_model half_width_model_95 n"
     return csv_text(heads.split(), rows)

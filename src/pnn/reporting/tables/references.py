@@ -58,7 +58,8 @@ def references_csv(groups: Sequence[Group]) -> str:
         means = [sum(g.values(key)) / d.n for key in ("parameters", "device_calls", "wall_seconds")]
         other = "; ".join(f"{k}={v}" for k, v in differences(g, base[g.experiment, g.kind]).items())
         mine = (g.experiment, g.kind, g.gap, g.settings.get("device._target_"))
-        rows.append((*mine, d.mean, d.half, m.mean, m.half, d.n, g.repeats, *means, " ".join(g.commits), other))
+        model = (m.mean, m.half) if m else (None, None)
+        rows.append((*mine, d.mean, d.half, *model, d.n, g.repeats, *means, " ".join(g.commits), other))
     heads = (
         "experiment kind gap device accuracy_device half_width_device_95 accuracy_model half_width_model_95 n "
         "repeats_left_out parameters device_calls wall_seconds commits differs_by"
