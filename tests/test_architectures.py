@@ -88,6 +88,8 @@ def test_windows_read_the_end_of_a_recording() -> None:
     assert torch.equal(Windows()(y, None), y)
     assert torch.equal(Windows(tail=3)(y, 3), torch.tensor([[9.0, 10.0, 11.0]] * 2))
     assert torch.equal(Windows(tail=4)(y, 2), torch.tensor([[8.5, 10.5]] * 2))
+    assert torch.equal(Windows(tail=0.34)(y, 2), torch.tensor([[8.5, 10.5]] * 2))  # the last third
+    assert torch.equal(Windows(tail=0.05)(y, 3), torch.tensor([[9.0, 10.0, 11.0]] * 2))  # a sample an output at least
     assert torch.equal(Windows()(y, 3), torch.tensor([[1.5, 5.5, 9.5]] * 2))
     assert torch.equal(Windows(normalise="max")(y, None), y / 11)
     assert torch.isfinite(Windows(normalise="max")(torch.zeros(2, 4), None)).all()
@@ -108,7 +110,8 @@ def test_the_energy_of_windows_obeys_parseval() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "options"), [(Windows, {"tail": 0}), (Windows, {"normalise": "sum"}), (Energy, {"normalise": "max"})]
+    ("kind", "options"),
+    [(Windows, {"tail": 0}), (Windows, {"tail": 2.5}), (Windows, {"normalise": "sum"}), (Energy, {"normalise": "max"})],
 )
 def test_a_read_out_that_cannot_be_is_refused(kind: type, options: dict) -> None:
     with pytest.raises(ValueError, match="system.readout"):

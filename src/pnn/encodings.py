@@ -116,15 +116,19 @@ class Readout(Protocol):
 
 
 class Windows:
-    """The means of `outputs` equal windows over the last `tail` samples of a recording (null: over all of it).
+    """The means of `outputs` equal windows at the end of a recording.
 
+    `tail`: the last so many samples (a whole number), the last part of the recording (a fraction < 1), or all of it (null).
     `normalise="max"` first divides each recording by its largest value, as one does with spectra. Without a number of
-    outputs (a hidden layer) the whole recording is passed on. Raises ValueError for a tail < 1 or an unknown `normalise`.
+    outputs (a hidden layer) the whole recording is passed on. Raises ValueError for another tail or an unknown `normalise`.
     """
 
-    def __init__(self, tail: int | None = None, normalise: Literal["none", "max"] = "none"):
-        if tail is not None and tail < 1:
-            raise ValueError(f"system.readout.tail={tail} must be >= 1; use null for the whole recording")
+    def __init__(self, tail: float | None = None, normalise: Literal["none", "max"] = "none"):
+        if tail is not None and (tail <= 0 or (tail >= 1 and tail != int(tail))):
+            raise ValueError(
+                f"system.readout.tail={tail} must be a whole number of samples >= 1, or a fraction of the recording < 1; "
+                "use null for the whole recording"
+            )
         if normalise not in ("none", "max"):
             raise ValueError(f"system.readout.normalise={normalise} must be none or max")
         self.tail, self.normalise = tail, normalise
@@ -132,19 +136,25 @@ class Windows:
     def __call__(self, y: Tensor, outputs: int | None) -> Tensor:
         if self.normalise == "max":
             y = y / y.amax(-1, keepdim=True).clamp_min(1e-6)
-        if outputs is None:
+        return y if outputs is None else resample(self.end(y, outputs), outputs)
+
+    def end(self, y: Tensor, outputs: int) -> Tensor:
+        """The part of a recording that is read: of a fraction no less than one sample an output."""
+        if self.tail is None:
             return y
-        return resample(y if self.tail is None else y[..., -self.tail :], outputs)
+        samples = int(self.tail) if self.tail >= 1 else max(outputs, round(self.tail * y.shape[-1]))
+        return y[..., -samples:]
 
 
 class Energy(Windows):
-    """The energies of `outputs` equal windows over the last `tail` samples: the means of y², as a square-law detector reads.
+    """The energies of `outputs` equal windows at the end of a recording: the means of y², as a square-law detector reads.
 
-    `normalise="total"` divides by their sum: the share of the energy that arrives in each window. Without a number of outputs
-    (a hidden layer) the whole recording is passed on as it is. Source: T. W. Hughes et al., Sci. Adv. 5, eaay6946 (2019).
+    `tail` as in `Windows`. `normalise="total"` divides by their sum: the share of the energy that arrives in each window.
+    Without a number of outputs (a hidden layer) the whole recording is passed on as it is.
+    Source: T. W. Hughes et al., Sci. Adv. 5, eaay6946 (2019).
     """
 
-    def __init__(self, tail: int | None = None, normalise: Literal["none", "total"] = "none"):
+    def __init__(self, tail: float | None = None, normalise: Literal["none", "total"] = "none"):
         if normalise not in ("none", "total"):
             raise ValueError(f"system.readout.normalise={normalise} must be none or total")
         super().__init__(tail)
@@ -153,7 +163,7 @@ class Energy(Windows):
     def __call__(self, y: Tensor, outputs: int | None) -> Tensor:
         if outputs is None:
             return y
-        energy = super().__call__(y.square(), outputs)
+        energy = resample(self.end(y, outputs).square(), outputs)
         return energy / energy.sum(-1, keepdim=True).clamp_min(1e-12) if self.share else energy
 
 

@@ -69,7 +69,7 @@ NUMBERS = (
     Number("system.device_steps", int, 1, remedy="use 16"),
     Number("system.low", float, remedy="use null for no clamp", optional=True),
     Number("system.high", float, remedy="use null for no clamp", optional=True),
-    Number("system.readout.tail", int, 1, remedy="use null for the whole recording", optional=True),
+    Number("system.readout.tail", float, 0, remedy="use null for the whole recording", open_low=True, optional=True),
     Number("exponent", float, 0, 2, "use 1.1", open_low=True),
     Number("device_gain", float, 0, remedy="use 2.0", open_low=True),
     Number("model_gain", float, 0, remedy="use 2.01", open_low=True),
