@@ -6,7 +6,7 @@ BIN := .venv/bin
 ARGS ?=
 SCALE ?= quick
 
-.PHONY: help setup demo train twin sweep report results data test lint format bench reproduce-toy reproduce-fig2 reproduce-fig3 reproduce-vowels reproduce-mnist reproduce-gap reproduce-transfer reproduce-paper wheel clean
+.PHONY: help setup demo train twin sweep report results data test lint format bench reproduce-toy reproduce-fig2 reproduce-fig3 reproduce-vowels reproduce-mnist reproduce-gap reproduce-transfer reproduce-search reproduce-paper wheel clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -74,6 +74,9 @@ reproduce-gap: setup ## the reality gap: three training modes at six gaps
 
 reproduce-transfer: setup ## networks trained on a gap, judged on fresh devices
 	@$(BIN)/pnn-reproduce transfer scale=$(SCALE) $(ARGS)
+
+reproduce-search: setup ## networks found by search, against the paper's at equal device records
+	@$(BIN)/pnn-reproduce search scale=$(SCALE) $(ARGS)
 
 reproduce-paper: setup ## all of these, then the report
 	@$(BIN)/pnn-reproduce paper scale=$(SCALE) $(ARGS)
