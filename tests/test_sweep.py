@@ -284,6 +284,21 @@ def test_repeats_are_real_runs_that_differ(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("summary.json"))
 
 
+@pytest.mark.parametrize(("epochs", "first"), [(1, 1), (5, 1), (40, 10)])
+def test_a_trial_has_a_quarter_of_its_epochs_before_it_can_be_pruned(epochs: int, first: int) -> None:
+    study = optuna.create_study(direction="maximize", pruner=storage.make_pruner("median", epochs))
+    for _ in range(4):
+        trial = study.ask()
+        for step in range(epochs + 1):
+            trial.report(0.9, step)
+        study.tell(trial, 0.9)
+    bad, seen = study.ask(), []
+    for step in range(epochs + 1):
+        bad.report(0.1, step)
+        seen.append(bad.should_prune())
+    assert seen.index(True) == first
+
+
 def test_a_bad_trial_is_pruned_between_its_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
     runs: list[int] = []
 
@@ -297,7 +312,7 @@ def test_a_bad_trial_is_pruned_between_its_repeats(monkeypatch: pytest.MonkeyPat
         return value
 
     monkeypatch.setitem(objectives.OBJECTIVES, "train", objective)
-    table = sweep(configuration([*REPEATED, "trials=5", "repeats=3"]))
+    table = sweep(configuration([*REPEATED, "trials=5", "repeats=3", "trainer.max_epochs=3"]))
     assert [row["state"] for row in table] == ["complete"] * 4 + ["pruned"] and len(runs) == 13
 
 

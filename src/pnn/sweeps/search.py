@@ -227,7 +227,7 @@ def open_study(plan: Plan) -> optuna.Study:
         storage=storage.make_storage(options["storage"], plan.folder),
         study_name=options["name"],
         sampler=storage.make_sampler(options["sampler"], options["sampler_seed"], options["trials"]),
-        pruner=storage.make_pruner(options["pruner"]),
+        pruner=storage.make_pruner(options["pruner"], plan.base.get("trainer", {}).get("max_epochs") or 1),
         direction="maximize" if plan.maximise else "minimize",
         load_if_exists=True,
     )
