@@ -80,20 +80,22 @@ def test_a_killed_run_resumes_bit_for_bit(how: signal.Signals, never_stopped: Pa
     same(folder, never_stopped)
 
 
-@pytest.mark.parametrize("step", [1, 17, 35, 36, 69, 70, 104])
-def test_a_run_stopped_after_any_step_resumes_bit_for_bit(step: int, never_stopped: Path, tmp_path: Path) -> None:
-    """35 steps an epoch: within an epoch, at its last step, just after, and before the very last one."""
+def stopped_then_resumed(run: list[str], step: int, folder: Path) -> None:
+    """Ask a run to stop while it computes its step `step`; then resume it."""
     import pytorch_lightning as pl
 
     from pnn import train as module
     from pnn.callbacks import LastCheckpoint
 
+    reached = []
+
     class StopAt(pl.Callback):
         def on_train_batch_start(self, trainer: pl.Trainer, *_: object) -> None:
             if trainer.global_step == step - 1:
                 next(c for c in trainer.callbacks if isinstance(c, LastCheckpoint)).stopped = True
+            reached.append(trainer.global_step + 1)
 
-    folder, make = tmp_path / "stopped", module.make_trainer
+    make = module.make_trainer
 
     def with_stop(config: dict, where: Path) -> tuple:
         trainer, clock = make(config, where)
@@ -103,7 +105,21 @@ def test_a_run_stopped_after_any_step_resumes_bit_for_bit(step: int, never_stopp
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "make_trainer", with_stop)
         with pytest.raises(KeyboardInterrupt):
-            train(checked("train", [*RUN, f"out={folder}"]))
-    assert not (folder / "summary.json").exists()
-    train(checked("train", [*RUN, f"out={folder}", f"ckpt_path={folder}/checkpoints/last.ckpt"]))
-    same(folder, never_stopped)
+            train(checked("train", [*run, f"out={folder}"]))
+    assert max(reached) == step and not (folder / "summary.json").exists()
+    train(checked("train", [*run, f"out={folder}", f"ckpt_path={folder}/checkpoints/last.ckpt"]))
+
+
+@pytest.mark.parametrize("step", [1, 17, 35, 36, 69, 70, 104])
+def test_a_run_stopped_after_any_step_resumes_bit_for_bit(step: int, never_stopped: Path, tmp_path: Path) -> None:
+    """35 steps an epoch: within an epoch, at its last step, just after, and before the very last one."""
+    stopped_then_resumed(RUN, step, tmp_path / "stopped")
+    same(tmp_path / "stopped", never_stopped)
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_run_of_one_batch_an_epoch_can_be_stopped(step: int, tmp_path: Path) -> None:
+    whole = [*RUN, "task.batch_size=2000"]
+    train(checked("train", [*whole, f"out={tmp_path / 'whole'}"]))
+    stopped_then_resumed(whole, step, tmp_path / "stopped")
+    same(tmp_path / "stopped", tmp_path / "whole")

@@ -74,9 +74,9 @@ class Stopped(Exception):
 class LastCheckpoint(pl.callbacks.Checkpoint):
     """Writes last.ckpt atomically at the end of every epoch, and when Ctrl-C or SIGTERM ends the run early.
 
-    A signal ends training after the current batch; at the last batch of an epoch, after the first one of the next, so
-    that no validation is lost. Of several processes all stop when one is asked to. However training ends, the signals have
-    their former handlers again. (Lightning's own `save_last` writes only when the monitored score improves.)
+    A signal ends training after the current batch; at the last batch of an epoch, after its validation. At the end of the last
+    epoch nothing is left to stop. Of several processes all stop when one is asked to. However training ends, the signals
+    have their former handlers again. (Lightning's own `save_last` writes only when the monitored score improves.)
     """
 
     def __init__(self, path: Path):
@@ -95,15 +95,20 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_index: int
     ) -> None:
-        stopped = self.stopped
-        if trainer.world_size > 1:
-            stopped = trainer.strategy.reduce_boolean_decision(stopped, all=False)
-        if stopped and batch_index + 1 < trainer.num_training_batches:
+        if batch_index + 1 < trainer.num_training_batches and self._asked(trainer):
             self._save(trainer)
             raise Stopped
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._save(trainer)
+        if trainer.current_epoch + 1 < (trainer.max_epochs or 0) and self._asked(trainer):
+            raise Stopped
+
+    def _asked(self, trainer: pl.Trainer) -> bool:
+        """Whether this process or another one of the run has been asked to stop."""
+        if trainer.world_size > 1:
+            return bool(trainer.strategy.reduce_boolean_decision(self.stopped, all=False))
+        return self.stopped
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._restore()
