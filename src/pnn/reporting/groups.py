@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import fmean
 from typing import Any
 
 from pnn.modes import MODE_LABELS
@@ -26,7 +27,8 @@ KINDS = {
 #: Architectures without any physical layer, by class, and their rows.
 DIGITAL = {"LinearClassifier": "linear_classifier", "Perceptron": "perceptron"}
 #: Keys that name a replica: runs that differ only here are the seeds of one group.
-SEEDS = ("seed", "device.seed", "task.seed", "task.split_seed")
+SPLIT = "task.split_seed"
+SEEDS = ("seed", "device.seed", "task.seed", SPLIT)
 #: Keys that change where and how a run is written, not what it computes.
 IRRELEVANT = (
     "out",
@@ -72,15 +74,26 @@ class Group:
         """A number of summary.json, run by run."""
         return [float(run.summary[key]) for run in self.runs]
 
+    def units(self, key: str) -> dict[Any, float]:
+        """Independent values of a number of summary.json: where several splits were run one a split, the mean over its runs,
+        since the seeds of a split share its data; else one a run.
+        """
+        splits: dict[Any, list[float]] = {}
+        for run in self.runs:
+            splits.setdefault(flat(run.config).get(SPLIT), []).append(float(run.summary[key]))
+        if len(splits) > 1:
+            return {split: fmean(values) for split, values in splits.items()}
+        return {replica(run.config): float(run.summary[key]) for run in self.runs}
+
     @cached_property
     def on_device(self) -> Estimate:
-        return estimate(self.values("test_accuracy_device"))
+        return estimate(list(self.units("test_accuracy_device").values()))
 
     @cached_property
     def on_model(self) -> Estimate | None:
         """None where a ledger does not know it of all runs."""
         known = all(run.summary.get("test_accuracy_model") is not None for run in self.runs)
-        return estimate(self.values("test_accuracy_model")) if known else None
+        return estimate(list(self.units("test_accuracy_model").values())) if known else None
 
     @property
     def seconds(self) -> float:
@@ -229,8 +242,8 @@ class Gain:
 
 
 def gain(ours: Group, against: Group, key: str = "test_accuracy_device") -> Gain:
-    """ours − against: paired where both have the same replicas (seeds, devices, splits), Welch's interval otherwise."""
-    first, second = ({replica(r.config): float(r.summary[key]) for r in g.runs} for g in (ours, against))
+    """ours − against: paired where both have the same splits, or of one split the same seeds and devices; Welch's otherwise."""
+    first, second = ours.units(key), against.units(key)
     if first.keys() == second.keys():
         return Gain(paired(list(first.values()), [second[name] for name in first]), True)
     return Gain(difference(list(first.values()), list(second.values())), False)

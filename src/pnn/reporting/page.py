@@ -25,7 +25,8 @@ from pnn.reporting.text import duration, settings_text
 NOTE = (
     "Accuracies are test accuracies, scored once with the parameters of the best validation epoch (of the last epoch where "
     "training.monitor=epoch). ± is the half width of "
-    "the 95 % confidence interval (Student t) over n seeds or splits; with n = 1 there is no interval. Differences are "
+    "the 95 % confidence interval (Student t) over n seeds or splits; with n = 1 there is no interval. The seeds of a split are "
+    "averaged first, since they share its data: n then counts splits. Differences are "
     "paired where both sides have the same seeds, devices and splits, and Welch's otherwise. Only runs that differ in "
     "nothing but their seeds are averaged; of equal seeds the newest counts. A claim is answered by runs at the settings of "
     "its command alone, not at a reduced scale; of several the one trained longest, with most seeds, the newest: accuracy "

@@ -55,7 +55,7 @@ def references_csv(groups: Sequence[Group]) -> str:
     rows, base = [], bases(groups)
     for g in groups:
         d, m = g.on_device, g.on_model
-        means = [sum(g.values(key)) / d.n for key in ("parameters", "device_calls", "wall_seconds")]
+        means = [sum(g.values(key)) / len(g.runs) for key in ("parameters", "device_calls", "wall_seconds")]
         other = "; ".join(f"{k}={v}" for k, v in differences(g, base[g.experiment, g.kind]).items())
         mine = (g.experiment, g.kind, g.gap, g.settings.get("device._target_"))
         model = (m.mean, m.half) if m else (None, None)
