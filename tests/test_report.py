@@ -177,8 +177,19 @@ def test_the_seeds_of_a_split_are_no_independent_samples(tmp_path: Path) -> None
     pat, silico = groups_of(tmp_path)
     expected = estimate([0.9015, 0.6015])
     assert (pat.on_device.mean, pat.on_device.half, pat.on_device.n) == pytest.approx((expected.mean, expected.half, 2))
-    more = gain(pat, silico)  # paired by split, whatever the number of seeds
-    assert more.paired and more.estimate.n == 2 and more.estimate.mean == pytest.approx(0.0215)
+    more = gain(pat, silico)  # other seeds are other devices: no pairs
+    assert not more.paired and more.estimate.n == 2 and more.estimate.mean == pytest.approx(0.0215)
+    for split, seen in enumerate((0.9, 0.6)):
+        for seed in range(1, 4):
+            fake(
+                tmp_path / f"silico{split}{seed}",
+                seen - 0.02,
+                seed=seed,
+                task__split_seed=split,
+                training__name="in_silico",
+            )
+    both = gain(*groups_of(tmp_path))
+    assert both.paired and both.estimate.n == 2 and both.estimate.mean == pytest.approx(0.0215)
 
 
 def curve(folder: Path, mode: str, values: dict[float, float], spread: float = 0.001) -> None:
@@ -806,6 +817,16 @@ def test_results_outlive_their_folders(tmp_path: Path) -> None:
         said.startswith("5 runs in 2 groups") and "84.67" in (tmp_path / "d.md").read_text()
     )  # of equal seeds the newest
     assert len(restored_runs(ledger)) == 4
+
+
+def test_a_long_curve_is_thinned_and_keeps_its_ends(tmp_path: Path) -> None:
+    fake(tmp_path / "runs/0", 0.8, epochs=137)
+    ledger = tmp_path / "results.jsonl"
+    report([tmp_path / "runs"], tmp_path / "a", tmp_path / "a.md", ledger=ledger)
+    (run,) = restored_runs(ledger)
+    assert len(run["curves"]["epoch"]) == 50 and run["curves"]["epoch"][::49] == [0, 136]
+    report([], tmp_path / "b", tmp_path / "b.md", ledger=ledger)
+    assert (tmp_path / "a.md").read_text() == (tmp_path / "b.md").read_text()  # epochs and steps among the rest
 
 
 def restored_runs(ledger: Path) -> list[dict[str, Any]]:

@@ -108,7 +108,7 @@ class Group:
     @property
     def epochs(self) -> int | None:
         """Epochs that the shortest run went through; None where no run has a metrics.csv."""
-        return min((len(run.metrics["epoch"]) for run in self.runs if "epoch" in run.metrics), default=None)
+        return min((int(max(run.metrics["epoch"])) + 1 for run in self.runs if run.metrics.get("epoch")), default=None)
 
     @property
     def samples_seen(self) -> float:
@@ -242,8 +242,8 @@ class Gain:
 
 
 def gain(ours: Group, against: Group, key: str = "test_accuracy_device") -> Gain:
-    """ours − against: paired where both have the same splits, or of one split the same seeds and devices; Welch's otherwise."""
+    """ours − against: paired where both have the same replicas (seeds, devices, splits), Welch's interval otherwise."""
     first, second = ours.units(key), against.units(key)
-    if first.keys() == second.keys():
+    if len({frozenset(replica(run.config) for run in one.runs) for one in (ours, against)}) == 1:
         return Gain(paired(list(first.values()), [second[name] for name in first]), True)
     return Gain(difference(list(first.values()), list(second.values())), False)

@@ -24,6 +24,8 @@ from pnn.reporting.groups import SEEDS, Group, flat, replica, settings_of
 
 #: Columns of metrics.csv that are kept, for curves and the length of a training.
 CURVES = ("epoch", "step", "val_accuracy_device", "val_accuracy_model")
+#: Epochs of a curve that are kept at most: evenly spread, the first and the last among them.
+KEPT = 50
 
 
 def read(path: Path) -> list[Run]:
@@ -66,10 +68,16 @@ def entry(run: Run) -> dict[str, Any]:
         "seeds": {key: value for key, value in flat(run.config).items() if key in SEEDS},
         "summary": run.summary,
         "environment": {key: value for key, value in run.environment.items() if key != "packages"},
-        "curves": {name: [rounded(v) for v in run.metrics[name]] for name in CURVES if name in run.metrics},
+        "curves": {name: [rounded(v) for v in thinned(run.metrics[name])] for name in CURVES if name in run.metrics},
         "written": round(run.written),
     }
     return kept | ({"transfer": run.transfer} if run.transfer else {})
+
+
+def thinned(values: Sequence[float]) -> list[float]:
+    last = len(values) - 1
+    places = range(len(values)) if last < KEPT else sorted({round(n * last / (KEPT - 1)) for n in range(KEPT)})
+    return [values[place] for place in places]
 
 
 def rounded(value: float) -> float | int | None:
