@@ -810,6 +810,8 @@ def test_results_outlive_their_folders(tmp_path: Path) -> None:
     report([], tmp_path / "c", tmp_path / "c.md", ledger=ledger)
     assert (tmp_path / "a.md").read_text() == (tmp_path / "b.md").read_text() == (tmp_path / "c.md").read_text()
     assert ledger.read_text() == kept
+    (tmp_path / "runs").mkdir()
+    assert report([tmp_path / "runs"], tmp_path / "c", ledger=ledger).startswith("4 runs")  # a fresh clone has no run
     assert "82.00 ± 4.97 %" in (tmp_path / "c.md").read_text() and "Transfer" in (tmp_path / "c.md").read_text()
     fake(tmp_path / "runs/again", 0.9, seed=1)
     said = report([tmp_path / "runs"], tmp_path / "d", tmp_path / "d.md", ledger=ledger)

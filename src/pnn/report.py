@@ -106,10 +106,12 @@ def gather(folders: Sequence[Path], ledger: Path | None) -> Found:
     if ledger is None:
         return find(folders)
     kept = read(ledger)
-    found = find(folders) if folders else Found()
+    found = find(folders, may_be_empty=True) if folders else Found()
     found.runs += besides(found.runs, kept)
     if not found:
-        raise UserError(f"--ledger {ledger} keeps no run; name a folder of runs too, e.g. pnn-report outputs")
+        raise UserError(
+            f"--ledger {ledger} keeps no run, nor is there one in a named folder; train one (pnn-train) first"
+        )
     return found
 
 

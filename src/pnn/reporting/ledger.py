@@ -13,13 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from pnn.errors import UserError
-from pnn.reporting.folders import (
-    Damaged,
-    Run,
-    checked_config,
-    checked_summary,
-    checked_transfer,
-)
+from pnn.reporting.checks import Damaged, checked_config, checked_summary, checked_transfer
+from pnn.reporting.folders import Run
 from pnn.reporting.groups import SEEDS, Group, flat, replica, settings_of
 
 #: Columns of metrics.csv that are kept, for curves and the length of a training.
