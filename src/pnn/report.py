@@ -93,7 +93,7 @@ def report(
     files = {out / PAGE: page.render(results), **files}
     write(files)
     counts = ", ".join(f"{n} {verdict}" for verdict, n in results.counts.items() if n)
-    lines = [f"{len(found.runs)} runs in {len(results.groups)} groups; claims: {counts}"]
+    lines = [f"{len(results.runs)} runs in {len(results.groups)} groups; claims: {counts}"]
     lines += [f"{p.state}: {p.folder}: {p.what}" for p in found.problems]
     return "\n".join([*lines, *(f"written: {path}" for path in files)])
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pnn.reporting.costs import Prices
-from pnn.reporting.folders import Found
+from pnn.reporting.folders import Found, Run
 from pnn.reporting.groups import Group
 from pnn.reporting.scoreboard import MISSED, NO_NUMBER, NOT_RUN, NOT_SHOWN, REACHED, Score
 
@@ -32,17 +32,22 @@ class Results:
         return any(s.ours is not None for s in self.scores)
 
     @property
+    def runs(self) -> list[Run]:
+        """The runs that are counted: of equal seeds the newest."""
+        return [run for group in self.groups for run in group.runs]
+
+    @property
     def machines(self) -> list[str]:
         """The machines that the runs name, each once."""
-        return sorted({str(r.environment["machine"]) for r in self.found.runs if "machine" in r.environment})
+        return sorted({str(r.environment["machine"]) for r in self.runs if "machine" in r.environment})
 
     @property
     def origins(self) -> dict[str, int]:
         """Where runs come from that no run folder of ours wrote (environment: origin), and how many there are of each."""
-        named = [str(r.environment["origin"]) for r in self.found.runs if r.environment.get("origin")]
+        named = [str(r.environment["origin"]) for r in self.runs if r.environment.get("origin")]
         return {origin: named.count(origin) for origin in dict.fromkeys(named)}
 
     @property
     def seconds(self) -> float:
-        """Wall time of all runs."""
-        return sum(float(r.summary["wall_seconds"]) for r in self.found.runs)
+        """Wall time of the runs that are counted."""
+        return sum(float(r.summary["wall_seconds"]) for r in self.runs)
