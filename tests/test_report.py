@@ -641,8 +641,12 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         figure.savefig(path)
     plt.close(figure)
     fit = {"error": 0.125, "noise": 0.02, "bias": 0.12, "r2": 0.98, "jacobian": {"x": 0.25, "x_cosine": 0.975}}
+    fit |= {"visited": {"error": 0.375}, "error_by_output": [0.1, 0.2]}
     bare = {"error": 0.5, "noise": None, "bias": None, "r2": 0.75, "jacobian": None}
-    (twin / "card.json").write_text(json.dumps({"model": "MLP", "system": "SHG", "fits": {"MLP": fit, "Linear": bare}}))
+    card = {"model": "MLP", "system": "SHG", "fits": {"MLP": fit, "Linear": bare}, "scatter": {"measured": [1.0]}}
+    card["learning_curve"] = {"MLP": [{"measurements": 50, "error": 0.625}, {"measurements": 1000, "error": 0.125}]}
+    card["environment"] = {"command": "pnn-twin system=shg"}
+    (twin / "card.json").write_text(json.dumps(card))
     modes = {m: {"device": [0.8, 0.9], "model": [0.9, 0.9], "output_gap": 0.3} for m in ("in_silico", "pat")}
     pairs = {"in_silico": {"difference": 0.01, "error": 0.02, "verdict": "not shown"}}
     (top / "demo.json").write_text(json.dumps({"gaps": [{"gap": 0.4, "modes": modes, "pat_minus": pairs}]}))
@@ -713,11 +717,14 @@ def test_the_tables_hold_the_numbers(written: Path) -> None:
 def test_the_markdown_tables_are_well_formed(written: Path) -> None:
     text = (written / "RESULTS.md").read_text()
     blocks = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
-    assert len(blocks) == 6  # scoreboard, references, transfer, inference, training, constants
+    assert len(blocks) == 9  # scoreboard, references, transfer, inference, training, constants, twin, demo, alignment
     for block in blocks:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
         assert set(block.splitlines()[1]) <= set("|-: ")
     assert "### fig2_plate" in text and "88.00 ± 6.35 %" in text
+    assert "| MLP | 12.50 % | 2.00 % | 12.00 % | 0.9800 | 25.0 % (∂f/∂x) | 0.975 | 37.50 % |" in text
+    assert "62.5 % (50), 12.5 % (1,000)" in text and "- command: pnn-twin system=shg" in text
+    assert "| body.0 | PAT | 0.875 | 1.125 |" in text
     for target in targets(conf_dir() / "paper.yaml"):
         assert f"`{target.command}`" in text
 
@@ -821,6 +828,24 @@ def test_results_outlive_their_folders(tmp_path: Path) -> None:
     assert len(restored_runs(ledger)) == 4
 
 
+def test_cards_demos_and_alignments_outlive_their_folders(outputs: Path, tmp_path: Path) -> None:
+    ledger, top = tmp_path / "results.jsonl", shutil.copytree(outputs, tmp_path / "outputs")
+    report([top], tmp_path / "a", tmp_path / "a.md", ledger=ledger)
+    kept = ledger.read_text()
+    assert "scatter" not in kept and "error_by_output" not in kept  # of no table
+    report([top], tmp_path / "b", tmp_path / "b.md", ledger=ledger)
+    shutil.rmtree(top)
+    report([], tmp_path / "c", tmp_path / "c.md", ledger=ledger)
+    assert (tmp_path / "a.md").read_text() == (tmp_path / "b.md").read_text() == (tmp_path / "c.md").read_text()
+    assert ledger.read_text() == kept and "37.50 %" in (tmp_path / "c.md").read_text()
+    (top / "<twin>").mkdir(parents=True)
+    fits = {"MLP": {"error": 0.25, "r2": 0.9375}}
+    (top / "<twin>/card.json").write_text(json.dumps({"model": "MLP", "system": "SHG", "fits": fits}))
+    report([top], tmp_path / "d", tmp_path / "d.md", ledger=ledger)  # of one place the newest counts
+    text = (tmp_path / "d.md").read_text()
+    assert "| MLP | 25.00 % | — | — | 0.9375 | — | — | — |" in text and "12.50 %" not in text and "body.0" in text
+
+
 def test_a_long_curve_is_thinned_and_keeps_its_ends(tmp_path: Path) -> None:
     fake(tmp_path / "runs/0", 0.8, epochs=137)
     ledger = tmp_path / "results.jsonl"
@@ -856,7 +881,12 @@ def test_what_a_ledger_does_not_know_is_a_dash(tmp_path: Path) -> None:
         (lambda line: line.replace('"test_accuracy_device": 0.8', '"test_accuracy_device": 8'), "must lie in"),
         (lambda line: line.replace('"seeds"', '"sedes"'), "KeyError"),
         (lambda line: "[]", "line 1"),
-        (lambda line: "", "keeps no run"),
+        (
+            lambda line: line + '\n{"kind": "twins", "path": "card.json", "content": {}}',
+            "line 2 cannot be read .*incomplete",
+        ),
+        (lambda line: line + '\n{"kind": "runs", "path": "card.json", "content": {}}', "line 2"),
+        (lambda line: "", "keeps no result"),
     ],
 )
 def test_a_damaged_ledger_is_never_overwritten(tmp_path: Path, damage: Any, words: str) -> None:

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "  pnn-report outputs/fig3_fashion_mnist outputs/vowels_shg --out outputs/report-oscillators\n"
         "  pnn-report outputs --markdown docs/RESULTS.md\n"
         "  pnn-report outputs --readme README.md\n"
-        "  pnn-report outputs --ledger docs/results.jsonl   (a line of JSON a group of runs; without FOLDER: what it keeps)",
+        "  pnn-report outputs --ledger docs/results.jsonl   (a line of JSON a result; without FOLDER: what it keeps)",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--ledger",
         type=Path,
         metavar="FILE",
-        help="also count the runs that FILE keeps, and keep all counted runs there: results outlive their folders",
+        help="also count what FILE keeps, and keep there what was counted: results outlive their folders",
     )
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write all tables and sentences as Markdown")
     parser.add_argument(
@@ -89,7 +89,7 @@ def report(
     if markdown is not None:
         files[markdown] = page.markdown(results)
     if ledger is not None:
-        files[ledger] = kept.text(results.groups)
+        files[ledger] = kept.text(results.groups, found)
     files = {out / PAGE: page.render(results), **files}
     write(files)
     counts = ", ".join(f"{n} {verdict}" for verdict, n in results.counts.items() if n)
@@ -99,18 +99,18 @@ def report(
 
 
 def gather(folders: Sequence[Path], ledger: Path | None) -> Found:
-    """What lies in `folders`, and the runs that the ledger keeps besides. Raises UserError where there are none."""
+    """What lies in `folders`, and what the ledger keeps besides. Raises UserError where there is nothing."""
     from pnn.reporting.folders import Found, find
-    from pnn.reporting.ledger import besides, read
+    from pnn.reporting.ledger import add, read
 
     if ledger is None:
         return find(folders)
     kept = read(ledger)
     found = find(folders, may_be_empty=True) if folders else Found()
-    found.runs += besides(found.runs, kept)
+    add(found, kept)
     if not found:
         raise UserError(
-            f"--ledger {ledger} keeps no run, nor is there one in a named folder; train one (pnn-train) first"
+            f"--ledger {ledger} keeps no result, nor is there one in a named folder; train a network (pnn-train) first"
         )
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ def twin(config: Config) -> dict[str, Any]:
     fitted, card = fit_and_judge(lambda: recipe(bench.system), bench, config)
     about = {"source": config["data"] or "device", "seed": config["seed"], "plan": None if config["data"] else measure}
     card |= {"seconds": {"measuring": measured - start, "all": time.perf_counter() - start}}
-    card |= {"environment": runs.environment(["pnn-twin"])}
+    card |= {"environment": runs.environment(["pnn-twin", *sys.argv[1:]])}
     folder = runs.made(folder, config["out"], config["name"])
     save(fitted, folder / "twin.pt", about)
     runs.write_json(folder / "card.json", card)

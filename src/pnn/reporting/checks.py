@@ -47,13 +47,17 @@ def checked_card(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     try:
         if path.name == "card.json":
             list(content.get("verdict", ()))
+            curves = (content.get("learning_curve") or {}).values()
+            for point in (point for curve in curves for point in curve):
+                float(point["error"]), int(point["measurements"])
             cost = content.get("measurements") or {}
             for count in (cost.get("fitted", 0), cost.get("device_samples", 0)):
                 int(count)
             for fit in content["fits"].values():
                 float(fit["error"]), float(fit["r2"])
                 jacobian = fit.get("jacobian") or {}
-                for value in (fit.get("noise"), fit.get("bias"), *jacobian.values()):
+                visited = (fit.get("visited") or {}).get("error")
+                for value in (fit.get("noise"), fit.get("bias"), visited, *jacobian.values()):
                     float(0 if value is None else value)
         else:
             [float(v) for v in (content.get("references") or {}).values()]

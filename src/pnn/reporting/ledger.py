@@ -1,7 +1,8 @@
-"""The ledger: finished runs in one text file, a line of JSON a group, so that results outlive their folders and machines.
+"""The ledger: results in one text file, a line of JSON each, so that they outlive their folders and machines.
 
-A line holds what the runs of a group share, `config` (of the first run) and `devices`, and `runs`: of each its folder, seeds,
-summary, environment, curves, the time when it was written, and what a transfer study found.
+A group of runs is a line with what they share, `config` (of the first run) and `devices`, and `runs`: of each its folder,
+seeds, summary, environment, curves, the time when it was written, and what a transfer study found. A twin card, a demo and
+an alignment are a line each: `kind`, the `path` of the file it was read from, `content`.
 """
 
 from __future__ import annotations
@@ -13,41 +14,76 @@ from pathlib import Path
 from typing import Any
 
 from pnn.errors import UserError
-from pnn.reporting.checks import Damaged, checked_config, checked_summary, checked_transfer
-from pnn.reporting.folders import Run
+from pnn.reporting.checks import (
+    Damaged,
+    checked_alignment,
+    checked_card,
+    checked_config,
+    checked_summary,
+    checked_transfer,
+)
+from pnn.reporting.folders import Found, Run
 from pnn.reporting.groups import SEEDS, Group, flat, replica, settings_of
 
 #: Columns of metrics.csv that are kept, for curves and the length of a training.
 CURVES = ("epoch", "step", "val_accuracy_device", "val_accuracy_model")
 #: Epochs of a curve that are kept at most: evenly spread, the first and the last among them.
 KEPT = 50
+#: Lists of Found that are kept file by file, and how a file of each is checked.
+FILES = {"twins": checked_card, "demos": checked_card, "alignments": checked_alignment}
+#: Parts of them that no table shows: the points of a picture, and of every output its own error.
+UNSHOWN = ("scatter", "error_by_output")
 
 
-def read(path: Path) -> list[Run]:
-    """The runs of a ledger; none where there is no file. Raises UserError for one with a line that cannot be read."""
+def read(path: Path) -> Found:
+    """What a ledger keeps; nothing where there is no file. Raises UserError for one with a line that cannot be read."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     except (OSError, ValueError) as error:
         raise UserError(f"--ledger {path} cannot be read ({error})") from error
-    runs: list[Run] = []
+    kept = Found()
     for number, written in enumerate(lines, 1):
         try:
-            runs += restored(json.loads(written))
+            content = json.loads(written)
+            if "kind" in content:
+                place = Path(content["path"])
+                getattr(kept, content["kind"]).append((place, FILES[content["kind"]](place, content["content"])))
+            else:
+                kept.runs += restored(content)
         except (Damaged, ValueError, KeyError, TypeError, AttributeError) as error:
             what = f"line {number} cannot be read ({type(error).__name__}: {error})"
             raise UserError(f"--ledger {path}: {what}; restore the file, nothing was written") from error
-    return runs
+    return kept
 
 
-def besides(runs: Sequence[Run], kept: Sequence[Run]) -> list[Run]:
-    """Those of `kept` that are not among `runs`."""
-    there = {identity(run) for run in runs}
-    return [run for run in kept if identity(run) not in there]
+def add(found: Found, kept: Found) -> None:
+    """Add to `found` what is only in `kept`: other runs, and files of other places."""
+    there = {identity(run) for run in found.runs}
+    found.runs += [run for run in kept.runs if identity(run) not in there]
+    for kind in FILES:
+        mine = getattr(found, kind)
+        places = {path for path, _ in mine}
+        mine += [(path, content) for path, content in getattr(kept, kind) if path not in places]
+        mine.sort(key=lambda item: item[0])
 
 
-def text(groups: Sequence[Group]) -> str:
-    """The ledger of these groups."""
-    return "".join(json.dumps(line(one), ensure_ascii=False) + "\n" for one in groups)
+def text(groups: Sequence[Group], found: Found) -> str:
+    """The ledger of these groups, and of the twin cards, demos and alignments of `found`."""
+    files = [
+        {"kind": kind, "path": str(path), "content": shown(content)}
+        for kind in FILES
+        for path, content in getattr(found, kind)
+    ]
+    return "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in [*map(line, groups), *files])
+
+
+def shown(content: Any) -> Any:
+    """What tables show of a file: without the points of pictures, numbers to six digits."""
+    if isinstance(content, dict):
+        return {key: shown(value) for key, value in content.items() if key not in UNSHOWN}
+    if isinstance(content, list):
+        return [shown(value) for value in content]
+    return float(f"{content:.6g}") if isinstance(content, float) else content
 
 
 def line(group: Group) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from pnn.reporting.tables.references import reference_table
 from pnn.reporting.tables.scoreboard import digest_table, scoreboard_table
 from pnn.reporting.tables.table import Table
 from pnn.reporting.tables.transfer import transfer_table
-from pnn.reporting.text import duration, settings_text
+from pnn.reporting.text import duration, percent, settings_text
 
 NOTE = (
     "Accuracies are test accuracies, scored once with the parameters of the best validation epoch (of the last epoch where "
@@ -45,6 +45,14 @@ COST_NOTE = (
     "them assumed: orders of magnitude, not measurements. An instrument is priced by all that it draws while it records, a "
     "digital network by arithmetic and memory alone, without the rest of its computer. —: an older run folder, or a system "
     "without an absolute scale of time and energy (coupled oscillators)."
+)
+TWIN_NOTE = (
+    "Relative to the spread of the outputs; error² = bias² + noise², so no twin is better than the noise floor. Visited: the error "
+    "on inputs that were recorded in a training run. Jacobians against the simulated device's, without its noise."
+)
+ALIGNMENT_NOTE = (
+    "Of each layer's trainable parameters, at the checkpoint's: gradients of every training mode against backpropagation through "
+    "the simulated device."
 )
 #: The README's results stand between these.
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
@@ -109,8 +117,13 @@ def twin_sections(found: Found) -> list[Section]:
         cost = card.get("measurements") or {}
         what = f"{card.get('model', 'twin')} of {card.get('system', 'a device')}"
         notes = [str(v) for v in card.get("verdict", [])]
+        for name, curve in (card.get("learning_curve") or {}).items():
+            errors = ", ".join(f"{percent(p['error'], 1)} ({p['measurements']:,})" for p in curve)
+            notes.append(f"error of {name} by number of measurements: {errors}")
         if {"fitted", "device_samples"} <= set(cost):
             notes.append(f"fitted to {cost['fitted']:,} measurements; {cost['device_samples']:,} device samples in all")
+        if command := (card.get("environment") or {}).get("command"):
+            notes.append(f"command: {command}")
         pictures = tuple(embedded(path.parent / "card.png"))
         sections.append(Section(f"{what}: {path.parent}", twin_table(card["fits"]), (), pictures, tuple(notes)))
     return sections
@@ -178,6 +191,8 @@ def render(results: Results) -> str:
         "note": NOTE,
         "transfer_note": TRANSFER_NOTE,
         "cost_note": COST_NOTE,
+        "twin_note": TWIN_NOTE,
+        "alignment_note": ALIGNMENT_NOTE,
         "counts": results.counts,
         "answered": results.answered,
         "runs": len(results.runs),
@@ -215,7 +230,7 @@ def bullets(says: Sequence[str]) -> list[str]:
 
 
 def markdown(results: Results) -> str:
-    """Scoreboard, reference tables, transfer matrices and cost sheet, with the commands."""
+    """Scoreboard, reference tables, transfer matrices, cost sheet, twins, demos and alignments, with the commands."""
     scores, groups, found = results.scores, results.groups, results.found
     counts = ", ".join(f"{n} {verdict}" for verdict, n in results.counts.items() if n)
     parts = [
@@ -249,6 +264,14 @@ def markdown(results: Results) -> str:
             parts += [f"### {section.title}: one inference", section.table.markdown(), *bullets(section.says)]
             parts += [f"### {section.title}: training", section.more.markdown()] if section.more else []
         parts += ["### Constants", price_table(results.rate).markdown()]
+    for title, note, sections in (
+        ("Digital twins", TWIN_NOTE, twin_sections(found)),
+        ("Demo", None, demo_sections(found)),
+        ("Gradients against the ideal one", ALIGNMENT_NOTE, alignment_sections(found)),
+    ):
+        parts += [f"## {title}", *filter(None, [note])] if sections else []
+        for section in sections:
+            parts += [f"### {section.title}", section.table.markdown(), *bullets(section.notes)]
     if found.problems:
         parts += ["## Runs that were not counted, or not wholly", problem_table(found).markdown()]
     return "\n\n".join(parts) + "\n"

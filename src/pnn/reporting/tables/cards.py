@@ -27,9 +27,10 @@ def twin_table(fits: dict[str, Any]) -> Table:
                 f"{fit['r2']:.4f}",
                 ", ".join(f"{percent(v, 1)} (∂f/∂{k})" for k, v in errors.items() if v is not None) or DASH,
                 DASH if cosine is None else f"{cosine:.3f}",
+                percent((fit.get("visited") or {}).get("error")),
             ]
         )
-    return Table(("fit", "error", "noise floor", "bias", "R²", "Jacobian error", "cosine, ∂f/∂x"), rows)
+    return Table(("fit", "error", "noise floor", "bias", "R²", "Jacobian error", "cosine, ∂f/∂x", "visited"), rows)
 
 
 def demo_table(report: dict[str, Any]) -> Table:
