@@ -47,8 +47,8 @@ COST_NOTE = (
     "without an absolute scale of time and energy (coupled oscillators)."
 )
 TWIN_NOTE = (
-    "Relative to the spread of the outputs; error² = bias² + noise², so no twin is better than the noise floor. Visited: the error "
-    "on inputs that were recorded in a training run. Jacobians against the simulated device's, without its noise."
+    "Relative to the spread of the outputs; error² = bias² + noise², so no twin is better than the noise floor. Visited: the "
+    "error on inputs that were recorded in a training run. Jacobians against the simulated device's, without its noise."
 )
 ALIGNMENT_NOTE = (
     "Of each layer's trainable parameters, at the checkpoint's: gradients of every training mode against backpropagation through "
