@@ -13,8 +13,8 @@ from pnn.toy import toy
 
 
 def test_the_toy_s_tables_are_the_closed_form(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    report = toy(checked("toy", [f"out={tmp_path}/toy.json"]))
-    assert json.loads((tmp_path / "toy.json").read_text()) == json.loads(json.dumps(report))
+    report = toy(checked("toy", [f"out={tmp_path}/new/toy.json"]))
+    assert json.loads((tmp_path / "new/toy.json").read_text()) == json.loads(json.dumps(report))
     for row in report["gaps"]:
         n = row["applications"]
         law = 1.005 ** ((1.1**n - 1) / 0.1) - 1

@@ -99,11 +99,11 @@ def test_the_same_device_gives_the_same_score_up_to_its_noise(run: Path) -> None
 
 
 def test_another_device_is_another_device(run: Path, tmp_path: Path) -> None:
-    far = judge(run, "device.gap=0.9", "device.seed=7", f"out={tmp_path}/far.json")
+    far = judge(run, "device.gap=0.9", "device.seed=7", f"out={tmp_path}/new/far.json")
     near = judge(run, "device=ideal")
     assert far["test_gap_output_error"] > 3 * near["test_gap_output_error"]
     assert near["test_gap_output_error"] < 0.01  # the two integrators
-    assert json.loads((tmp_path / "far.json").read_text())["device"]["seed"] == 7
+    assert json.loads((tmp_path / "new/far.json").read_text())["device"]["seed"] == 7
 
 
 def test_a_finer_integration_of_the_device_changes_little(run: Path) -> None:

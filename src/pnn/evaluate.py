@@ -145,6 +145,7 @@ def evaluate(options: Config, config: Config) -> dict[str, Any]:
         result |= _score(experiment, instantiate({**config["trainer"], "_partial_": True}), options["split"])
         result |= _against_the_run(result, options)
     if options["out"]:
+        Path(options["out"]).parent.mkdir(parents=True, exist_ok=True)
         runs.write_json(Path(options["out"]), result)
     return result
 

@@ -93,6 +93,7 @@ def toy(config: Config) -> dict[str, Any]:
     report = {"gaps": gaps, "learned": learned, "on_the_device": reached, "target": config["target"]}
     print(render(report))
     if config["out"] is not None:
+        Path(config["out"]).parent.mkdir(parents=True, exist_ok=True)
         runs.write_json(Path(config["out"]), report)
     return report
 
