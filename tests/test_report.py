@@ -650,7 +650,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     modes = {m: {"device": [0.8, 0.9], "model": [0.9, 0.9], "output_gap": 0.3} for m in ("in_silico", "pat")}
     pairs = {"in_silico": {"difference": 0.01, "error": 0.02, "verdict": "not shown"}}
     (top / "demo.json").write_text(json.dumps({"gaps": [{"gap": 0.4, "modes": modes, "pat_minus": pairs}]}))
-    rows = [{"layer": "body.0", "mode": "PAT", "cosine": 0.875, "norm_ratio": 1.125}]
+    rows = [{"layer": "body.0", "mode": "PAT", "cosine": 0.875, "norm_ratio": 1.12549999}]
     (top / "gradients.json").write_text(json.dumps({"ckpt_path": "best.ckpt", "alignment": rows}))
     return top
 
@@ -710,7 +710,8 @@ def test_the_tables_hold_the_numbers(written: Path) -> None:
     assert len(list(csv.DictReader((written / "gaps.csv").open()))) == 6
     assert len(list(csv.DictReader((written / "gap_gains.csv").open()))) == 4
     assert len(list(csv.DictReader((written / "costs.csv").open()))) == 7
-    assert [r["fit"] for r in csv.DictReader((written / "twins.csv").open())] == ["MLP", "Linear"]
+    twins = list(csv.DictReader((written / "twins.csv").open()))
+    assert [(r["fit"], r["visited_error"]) for r in twins] == [("MLP", "0.375"), ("Linear", "")]
     assert len(list(csv.DictReader((written / "alignment.csv").open()))) == 1
 
 

@@ -78,12 +78,12 @@ def text(groups: Sequence[Group], found: Found) -> str:
 
 
 def shown(content: Any) -> Any:
-    """What tables show of a file: without the points of pictures, numbers to six digits."""
+    """What tables show of a file: without the points of pictures; numbers with all digits, for tables to round once."""
     if isinstance(content, dict):
         return {key: shown(value) for key, value in content.items() if key not in UNSHOWN}
     if isinstance(content, list):
         return [shown(value) for value in content]
-    return float(f"{content:.6g}") if isinstance(content, float) else content
+    return content
 
 
 def line(group: Group) -> dict[str, Any]:

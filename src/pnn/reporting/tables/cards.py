@@ -73,9 +73,16 @@ def twins_csv(found: Found) -> str:
     keys = ("error", "noise", "bias", "r2", "r2_worst_output")
     fits = [(path.parent, name, fit) for path, card in found.twins for name, fit in card["fits"].items()]
     rows = [
-        (place, name, *(fit.get(k) for k in keys), (fit.get("jacobian") or {}).get("x")) for place, name, fit in fits
+        (
+            place,
+            name,
+            *(fit.get(k) for k in keys),
+            (fit.get("jacobian") or {}).get("x"),
+            (fit.get("visited") or {}).get("error"),
+        )
+        for place, name, fit in fits
     ]
-    return csv_text(("folder", "fit", *keys, "jacobian_error_x"), rows)
+    return csv_text(("folder", "fit", *keys, "jacobian_error_x", "visited_error"), rows)
 
 
 def alignments_csv(found: Found) -> str:
