@@ -322,7 +322,9 @@ def test_pat_through_a_mask_is_the_chain_rule_at_the_device_s_inputs() -> None:
     torch.testing.assert_close(layer.encoder.mask.grad, (2 * x * x)[0])
 
 
-@pytest.mark.parametrize("name", ["fig2_plate", "fig2_electronic", "fig2_shg", "vowels_shg", "fig3_fashion_mnist"])
+@pytest.mark.parametrize(
+    "name", ["fig2_plate", "fig2_electronic", "fig2_shg", "hybrid_shg", "vowels_shg", "fig3_fashion_mnist"]
+)
 def test_every_experiment_has_a_linear_classifier_as_its_sibling(name: str) -> None:
     experiment = build(checked("train", [f"experiment={name}", "reference=linear_classifier"]))
     task = experiment.task
