@@ -314,6 +314,20 @@ def test_seeds_are_pooled_and_everything_else_is_not(tmp_path: Path) -> None:
     assert next(g for g in found if g.gap == 0.4).on_device.mean == pytest.approx(gap)
 
 
+def test_a_reference_without_physics_does_not_depend_on_the_physics(tmp_path: Path) -> None:
+    physics = {"architecture__depth": 7, "system__grid": 64, "device__noise_factor": 3.0, "training__name": "in_silico"}
+    for name, also in (("linear_classifier", {}), ("perceptron", {"hidden": 8}), ("perceptron", {}), ("identity", {})):
+        apart = (
+            2 if (name, also) in (("perceptron", {}), ("identity", {})) else 1
+        )  # the perceptron has the network's size
+        place = tmp_path / f"{name}{also}"
+        fake(place / "a", reference=name, **also)
+        fake(place / "b", reference=name, seed=1, **also, **physics)
+        assert len(groups_of(place)) == apart, name
+        fake(place / "c", reference=name, seed=1, optimizer__lr=0.3, **also)
+        assert len(groups_of(place)) == apart + 1, name
+
+
 def test_keys_that_are_null_or_about_places_do_not_split_a_group(tmp_path: Path) -> None:
     fake(tmp_path / "a")
     fake(tmp_path / "b", seed=1, ckpt_path="x.ckpt", logger={"name": "wandb"}, model=None)

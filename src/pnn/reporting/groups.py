@@ -41,6 +41,8 @@ IRRELEVANT = (
     "trainer.devices",
     "hydra",
 )
+#: Keys that a reference without physics does not read, beside its device's constants (its gap is kept: the row's place).
+PHYSICS = ("system", "model", "one_device", "training.name", "training.mode", "training.penalty", "optimizer.factors")
 
 
 @dataclass(frozen=True)
@@ -143,14 +145,25 @@ def kind_of(config: dict[str, Any]) -> str:
 
 
 def settings_of(config: dict[str, Any]) -> dict[str, Any]:
-    """The flat configuration without seeds and places; of a given twin only that there is one."""
-    everything = flat(config)
+    """The flat configuration without seeds, places and what a reference without physics does not read; of a given twin only
+    that there is one.
+    """
+    unread = (*IRRELEVANT, *unread_physics(config))
     kept = {
         key: value
-        for key, value in everything.items()
-        if key not in SEEDS and not any(key == i or key.startswith(f"{i}.") for i in IRRELEVANT)
+        for key, value in flat(config).items()
+        if key not in SEEDS and not any(key == i or key.startswith(f"{i}.") for i in unread)
     }
     return kept | ({"twin": "given"} if config.get("twin") else {})
+
+
+def unread_physics(config: dict[str, Any]) -> tuple[str, ...]:
+    """Keys that play no part because `reference` replaces the whole network; a perceptron may take its size from the wiring."""
+    if config.get("reference") not in DIGITAL.values():
+        return ()
+    device = tuple(f"device.{key}" for key in config.get("device") or {} if key not in ("gap", "_target_"))
+    sized = config["reference"] == "perceptron" and config.get("hidden") is None
+    return (*PHYSICS, *device) if sized else (*PHYSICS, *device, "architecture")
 
 
 def replica(config: dict[str, Any]) -> tuple[Any, ...]:
