@@ -314,18 +314,23 @@ def test_seeds_are_pooled_and_everything_else_is_not(tmp_path: Path) -> None:
     assert next(g for g in found if g.gap == 0.4).on_device.mean == pytest.approx(gap)
 
 
-def test_a_reference_without_physics_does_not_depend_on_the_physics(tmp_path: Path) -> None:
-    physics = {"architecture__depth": 7, "system__grid": 64, "device__noise_factor": 3.0, "training__name": "in_silico"}
-    for name, also in (("linear_classifier", {}), ("perceptron", {"hidden": 8}), ("perceptron", {}), ("identity", {})):
-        apart = (
-            2 if (name, also) in (("perceptron", {}), ("identity", {})) else 1
-        )  # the perceptron has the network's size
-        place = tmp_path / f"{name}{also}"
-        fake(place / "a", reference=name, **also)
-        fake(place / "b", reference=name, seed=1, **also, **physics)
-        assert len(groups_of(place)) == apart, name
-        fake(place / "c", reference=name, seed=1, optimizer__lr=0.3, **also)
-        assert len(groups_of(place)) == apart + 1, name
+@pytest.mark.parametrize(
+    ("reference", "hidden", "apart"),  # a perceptron without a size has the network's; the identity keeps its wiring
+    [("linear_classifier", None, 1), ("perceptron", 8, 1), ("perceptron", None, 2), ("identity", None, 2)],
+)
+@pytest.mark.parametrize(
+    "physics",
+    [{"architecture__depth": 7}, {"system__grid": 64}, {"device__noise_factor": 3.0}, {"training__name": "in_silico"}],
+)
+def test_a_reference_without_physics_does_not_depend_on_the_physics(
+    tmp_path: Path, reference: str, hidden: int | None, apart: int, physics: dict[str, Any]
+) -> None:
+    own = {"reference": reference, "hidden": hidden}
+    fake(tmp_path / "a", **own)
+    fake(tmp_path / "b", seed=1, **own, **physics)
+    assert len(groups_of(tmp_path)) == apart
+    fake(tmp_path / "c", seed=1, **own, optimizer__lr=0.3)
+    assert len(groups_of(tmp_path)) == apart + 1
 
 
 def test_keys_that_are_null_or_about_places_do_not_split_a_group(tmp_path: Path) -> None:

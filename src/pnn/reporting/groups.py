@@ -42,7 +42,16 @@ IRRELEVANT = (
     "hydra",
 )
 #: Keys that a reference without physics does not read, beside its device's constants (its gap is kept: the row's place).
-PHYSICS = ("system", "model", "one_device", "training.name", "training.mode", "training.penalty", "optimizer.factors")
+PHYSICS = (
+    "system",
+    "model",
+    "architecture",
+    "one_device",
+    "training.name",
+    "training.mode",
+    "training.penalty",
+    "optimizer.factors",
+)
 
 
 @dataclass(frozen=True)
@@ -158,12 +167,13 @@ def settings_of(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def unread_physics(config: dict[str, Any]) -> tuple[str, ...]:
-    """Keys that play no part because `reference` replaces the whole network; a perceptron may take its size from the wiring."""
-    if config.get("reference") not in DIGITAL.values():
+    """Keys that play no part because `reference` replaces the whole network; a perceptron without `hidden` reads them all,
+    since it takes its size from the network that it stands for.
+    """
+    reference = config.get("reference")
+    if reference not in DIGITAL.values() or (reference == "perceptron" and config.get("hidden") is None):
         return ()
-    device = tuple(f"device.{key}" for key in config.get("device") or {} if key not in ("gap", "_target_"))
-    sized = config["reference"] == "perceptron" and config.get("hidden") is None
-    return (*PHYSICS, *device) if sized else (*PHYSICS, *device, "architecture")
+    return (*PHYSICS, *(f"device.{key}" for key in config["device"] if key not in ("gap", "_target_")))
 
 
 def replica(config: dict[str, Any]) -> tuple[Any, ...]:
