@@ -24,6 +24,7 @@ from pnn.errors import UserError
 from pnn.sweep import configuration, sweep
 from pnn.sweeps import runs, transfer
 from pnn.sweeps.claims import Claims
+from pnn.sweeps.figures import across
 from pnn.sweeps.grid import Study, parse_axis, seeds_first
 from pnn.sweeps.processes import me
 from pnn.sweeps.table import differences
@@ -48,6 +49,20 @@ def study_of(*overrides: str) -> Study:
     plan = configuration(list(overrides))
     assert isinstance(plan, Study)
     return plan
+
+
+@pytest.mark.parametrize(
+    ("overrides", "along"),
+    [
+        (("sweep=modes",), None),
+        (("sweep=references", "reference=identity,linear"), "reference"),
+        (("sweep=references", "reference=linear"), "reference"),  # one value: the picture still says which
+        (("sweep=reality_gap", "device.gap=0.4"), "device.gap"),
+        (("sweep=reality_gap", "task.batch_size=16,32", "device.gap=0.4"), "task.batch_size"),
+    ],
+)
+def test_a_picture_says_what_it_is_drawn_against(overrides: tuple[str, ...], along: str | None) -> None:
+    assert across(study_of(*overrides, "experiment=digits")) == along
 
 
 def table(path: Path) -> list[dict[str, str]]:

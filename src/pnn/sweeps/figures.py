@@ -32,10 +32,11 @@ def number(text: str) -> float | None:
 
 
 def across(plan: Study) -> str | None:
-    """The axis along the picture: the first with several values that are numbers, else any with several."""
-    open_axes = [axis for axis in plan.axes if axis.key not in (*REPEATS, "training") and len(axis.values) > 1]
-    numeric = [axis.key for axis in open_axes if all(number(value) is not None for value in axis.values)]
-    return next(iter([*numeric, *(axis.key for axis in open_axes)]), None)
+    """The axis along the picture: the first with several values that are numbers, else any with several, else any at all."""
+    axes = [axis for axis in plan.axes if axis.key not in (*REPEATS, "training")]
+    several = [axis for axis in axes if len(axis.values) > 1]
+    numeric = [axis for axis in several if all(number(value) is not None for value in axis.values)]
+    return next((axis.key for axis in (*numeric, *several, *axes)), None)
 
 
 def accuracy_figure(plan: Study, table: Sequence[dict[str, Any]], path: Path) -> None:
