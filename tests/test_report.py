@@ -22,6 +22,7 @@ from scipy import stats
 from pnn.config import conf_dir
 from pnn.errors import UserError
 from pnn.report import main, report
+from pnn.reporting.figures import over_seeds
 from pnn.reporting.folders import find
 from pnn.reporting.groups import KINDS, Group, differences, gain, group, representatives
 from pnn.reporting.page import first_pictures
@@ -190,6 +191,16 @@ def test_the_seeds_of_a_split_are_no_independent_samples(tmp_path: Path) -> None
             )
     both = gain(*groups_of(tmp_path))
     assert both.paired and both.estimate.n == 2 and both.estimate.mean == pytest.approx(0.0215)
+
+
+def test_the_band_of_a_curve_counts_splits_as_its_table_does(tmp_path: Path) -> None:
+    for split, seen in enumerate((0.9, 0.6, 0.8)):
+        for seed in range(4):
+            fake(tmp_path / f"{split}{seed}", seen + 0.001 * seed, seed=seed, task__split_seed=split)
+    epochs, values = over_seeds(groups_of(tmp_path)[0], "val_accuracy_model")
+    expected = estimate([0.9015, 0.6015, 0.8015])
+    assert epochs == [1, 2, 3] and {v.n for v in values} == {3}
+    assert [v.half for v in values] == pytest.approx([expected.half] * 3)
 
 
 def curve(folder: Path, mode: str, values: dict[float, float], spread: float = 0.001) -> None:
@@ -455,7 +466,7 @@ def test_a_search_is_counted_but_its_trials_are_no_runs(tmp_path: Path) -> None:
     (tmp_path / "runs/study/trials.csv").write_text("trial,state,value\n0,complete,0.9\n1,pruned,\n")
     found = find([tmp_path / "runs"])
     assert (len(found.runs), found.problems) == (1, [])
-    assert found.studies == [(tmp_path / "runs/study/trials.csv", ["complete", "pruned"])]
+    assert found.studies == [(Path("runs/study/trials.csv"), ["complete", "pruned"])]
 
 
 def test_signals_are_shown_of_whatever_run_of_a_kind_has_some(tmp_path: Path) -> None:
@@ -464,9 +475,9 @@ def test_signals_are_shown_of_whatever_run_of_a_kind_has_some(tmp_path: Path) ->
     for name, gap in (("a", 0.2), ("d", 0.2)):
         fake(tmp_path / name, device__gap=gap, seed=ord(name))
     (tmp_path / "c/signals-val.png").touch()  # not the group that stands for PAT
-    assert first_pictures(groups_of(tmp_path)) == [tmp_path / "c/signals-val.png"]
+    assert first_pictures(groups_of(tmp_path)) == [Path("c/signals-val.png")]
     (tmp_path / "d/signals-val.png").touch()
-    assert first_pictures(groups_of(tmp_path)) == [tmp_path / "d/signals-val.png"]
+    assert first_pictures(groups_of(tmp_path)) == [Path("d/signals-val.png")]
 
 
 def test_representatives_share_the_device_that_most_kinds_were_run_on(tmp_path: Path) -> None:
@@ -597,8 +608,16 @@ def test_damaged_and_unfinished_runs_are_named_and_the_rest_goes_on(tmp_path: Pa
     assert set(states) == {"torn", "list", "nan", "percent", "config", "nameless", "gapless", "curve", "binary"}
     assert set(states.values()) == {"damaged"}
     for name in states:
-        assert str(tmp_path / "runs" / name) in page and str(tmp_path / "runs" / name) in text
+        assert f"runs/{name}" in page and f"runs/{name}" in text
     assert "2 of 3 epochs" in page
+    strange = {"devices": {"a": {"records": 1, "drive": 2, "record": 2, "trainable": 0, "encoder": 0, "macs": 1}}}
+    for number, part in enumerate(({"record_seconds": "1"}, {}, {"record_seconds": 1.0, "system": "SHG"})):
+        folder = fake(tmp_path / f"strange/{number}", name=f"costs $1 and ${number}", device__dac_bits="eight")
+        strange["devices"]["a"].update(part)
+        (folder / "devices.json").write_text(json.dumps(strange | {"digital_macs": 1}))
+        summary = json.loads((folder / "summary.json").read_text())
+        (folder / "summary.json").write_text(json.dumps(summary | {"device_samples": None}))
+    assert report([tmp_path / "strange"], tmp_path / "strange/out").startswith("3 runs")
     counted = [Path(r["folder"]).name for r in csv.DictReader((tmp_path / "out/runs.csv").open())]
     assert set(counted) == {"good", "curve", "binary"}  # their summaries are whole
 
@@ -613,6 +632,9 @@ def test_damaged_and_unfinished_runs_are_named_and_the_rest_goes_on(tmp_path: Pa
         ("demo.json", {"gaps": [{"gap": 0.4, "modes": {}, "pat_minus": {"ideal": {"difference": 0.1}}}]}),
         ("demo.json", {"gaps": [], "references": {"identity": None}}),
         ("demo.json", {"gaps": [{"gap": 0.4, "modes": {"pat": {"device": [None]}}}]}),
+        ("demo.json", {"gaps": [{"gap": 0.4, "modes": {"pat": {"device": [], "model": [], "output_gap": 0.1}}}]}),
+        ("card.json", {"environment": ["a"], "fits": {}}),
+        ("card.json", {"fits": {"MLP": {"error": 0.1, "r2": "1"}}}),
         ("other.json", {"alignment": [{"layer": "a"}]}),
     ],
 )
@@ -864,6 +886,25 @@ def test_cards_demos_and_alignments_outlive_their_folders(outputs: Path, tmp_pat
     report([top], tmp_path / "d", tmp_path / "d.md", ledger=ledger)  # of one place the newest counts
     text = (tmp_path / "d.md").read_text()
     assert "| MLP | 25.00 % | — | — | 0.9375 | — | — | — |" in text and "12.50 %" not in text and "body.0" in text
+
+
+def test_parts_that_a_folder_has_lost_are_kept_and_a_place_counts_once_however_it_is_named(
+    outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ledger, top = tmp_path / "results.jsonl", Path(shutil.copytree(outputs, tmp_path / "outputs").name)
+    report([top], tmp_path / "a", tmp_path / "a.md", ledger=ledger)
+    kept = ledger.read_text()
+    for place in top.rglob("metrics.csv"):
+        place.unlink()
+    for place in top.rglob("devices.json"):
+        place.unlink()
+    report([tmp_path / top], tmp_path / "b", tmp_path / "b.md", ledger=ledger)
+    restored, before = ([json.loads(line) for line in text.splitlines()] for text in (ledger.read_text(), kept))
+    assert [line.get("path") for line in restored] == [line.get("path") for line in before]
+    for old, new in zip(before, restored, strict=True):
+        assert old.get("devices") == new.get("devices")
+        assert [r["curves"] for r in old.get("runs", [])] == [r["curves"] for r in new.get("runs", [])]
 
 
 def test_a_long_curve_is_thinned_and_keeps_its_ends(tmp_path: Path) -> None:

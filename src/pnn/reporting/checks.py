@@ -15,6 +15,13 @@ class Damaged(Exception):
     """A file of a run folder cannot be used; the message says which and why."""
 
 
+def number(value: Any) -> float:
+    """`value` if it is a number, and not text that looks like one. Raises TypeError."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{value!r} is no number")
+    return float(value)
+
+
 def checked_config(content: Any, source: str) -> dict[str, Any]:
     """The configuration of a run that has what groups are made of. Raises Damaged."""
     if not isinstance(content, dict) or not isinstance(content.get("name"), str):
@@ -47,26 +54,29 @@ def checked_card(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     try:
         if path.name == "card.json":
             list(content.get("verdict", ()))
+            (content.get("environment") or {}).get("command")
             curves = (content.get("learning_curve") or {}).values()
             for point in (point for curve in curves for point in curve):
-                float(point["error"]), int(point["measurements"])
+                number(point["error"]), int(point["measurements"])
             cost = content.get("measurements") or {}
             for count in (cost.get("fitted", 0), cost.get("device_samples", 0)):
                 int(count)
             for fit in content["fits"].values():
-                float(fit["error"]), float(fit["r2"])
+                number(fit["error"]), number(fit["r2"])
                 jacobian = fit.get("jacobian") or {}
                 visited = (fit.get("visited") or {}).get("error")
                 for value in (fit.get("noise"), fit.get("bias"), visited, *jacobian.values()):
-                    float(0 if value is None else value)
+                    number(0 if value is None else value)
         else:
-            [float(v) for v in (content.get("references") or {}).values()]
+            [number(v) for v in (content.get("references") or {}).values()]
             for entry in content["gaps"]:
-                float(entry["gap"])
+                number(entry["gap"])
                 for pair in entry.get("pat_minus", {}).values():
-                    float(pair["difference"]), float(pair["error"]), str(pair["verdict"])
+                    number(pair["difference"]), number(pair["error"]), str(pair["verdict"])
                 for row in entry["modes"].values():
-                    [float(v) for v in (*row["device"], *row["model"], row["output_gap"])]
+                    if not (row["device"] and row["model"]):
+                        raise ValueError("a mode without accuracies")
+                    [number(v) for v in (*row["device"], *row["model"], row["output_gap"])]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise Damaged(f"{path.name} is incomplete ({type(error).__name__}: {error})") from error
     return content
@@ -88,7 +98,7 @@ def checked_alignment(path: Path, content: dict[str, Any]) -> dict[str, Any]:
     """What pnn-evaluate diagnose=gradients wrote. Raises Damaged."""
     try:
         for row in content["alignment"]:
-            str(row["layer"]), str(row["mode"]), float(row["cosine"]), float(row["norm_ratio"])
+            str(row["layer"]), str(row["mode"]), number(row["cosine"]), number(row["norm_ratio"])
     except (KeyError, TypeError, ValueError) as error:
         raise Damaged(f"{path.name}: its alignment is incomplete ({error})") from error
     return content

@@ -119,15 +119,15 @@ def cost(run: Run, rate: Prices) -> Cost | None:
         own = sum(u["trainable"] - u["encoder"] for u in (*uses, *stand_ins))
         stored = int(run.summary["parameters"]) - own
         macs = sum(u["macs"] for u in uses)
+        times = [record_seconds(use, rate) for use in uses]
+        seconds = None if None in times else sum(u["records"] * (t or 0.0) for u, t in zip(uses, times, strict=True))
+        bits = [float(run.config["device"].get(f"{side}_bits") or rate["bits"]) for side in ("dac", "adc")]
+        watts = [rate.instruments.get(u["system"]) for u in uses]
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
-    times = [record_seconds(use, rate) for use in uses]
-    seconds = None if None in times else sum(u["records"] * (t or 0.0) for u, t in zip(uses, times, strict=True))
-    recipe = run.config["device"]
-    steps = [2.0 ** float(recipe.get(f"{side}_bits") or rate["bits"]) for side in ("dac", "adc")]
+    steps = [2.0**b for b in bits]
     converters = dac * steps[0] * rate["dac_step"] + adc * steps[1] * rate["adc_step"]
     digital = digital_macs * rate["mac"] + stored * rate["memory"]
-    watts = [rate.instruments.get(u["system"]) for u in uses]
     instrument = None
     if seconds is not None and None not in watts:
         instrument = sum(
@@ -148,13 +148,20 @@ def laboratory_seconds(group: Group, rate: Prices) -> float | None:
 
     Every pass of a sample goes through every layer, so its records share the time in the proportion of one inference.
     """
-    found = [(cost(run, rate), run.summary.get("device_samples")) for run in group.runs]
-    times = [
-        samples * c.seconds / c.records
-        for c, samples in found
-        if c is not None and c.seconds is not None and c.records and isinstance(samples, int | float)
-    ]
-    return sum(times) / len(times) if times and len(times) == len(found) else None
+    measured, times = samples(group), []
+    for run, count in zip(group.runs, measured or (), strict=bool(measured)):
+        c = cost(run, rate)
+        if c is None or c.seconds is None or not c.records:
+            return None
+        times.append(count * c.seconds / c.records)
+    return sum(times) / len(times) if times else None
+
+
+def samples(group: Group) -> list[float] | None:
+    """Samples that the devices of every run measured; None where one does not say."""
+    counts = [run.summary.get("device_samples") for run in group.runs]
+    known = [float(count) for count in counts if isinstance(count, int | float)]
+    return known if len(known) == len(counts) else None
 
 
 @dataclass(frozen=True)

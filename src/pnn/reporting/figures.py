@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from pnn.reporting.costs import Line
 from pnn.reporting.gaps import gap_series
-from pnn.reporting.groups import KINDS, Group, representatives
+from pnn.reporting.groups import KINDS, Group, independent, representatives
 from pnn.reporting.scoreboard import MISSED, REACHED, Score
 from pnn.reporting.statistics import Estimate, estimate
 from pnn.reporting.transfer import Matrix
@@ -52,6 +52,7 @@ LOOK: dict[Any, Any] = {
     "axes.spines.right": False,
     "legend.frameon": False,
     "font.size": 9,
+    "text.parse_math": False,  # names of runs are shown as they are
 }
 
 
@@ -104,13 +105,12 @@ def scoreboard_figure(scores: Sequence[Score]) -> str | None:
 
 
 def over_seeds(group: Group, column: str) -> tuple[list[float], list[Estimate]]:
-    """Epochs (from 1) that every run of `group` has, and the mean of `column` over its runs at each."""
-    curves = [
-        dict(zip(run.metrics["epoch"], run.metrics[column], strict=True)) for run in group.runs if column in run.metrics
-    ]
+    """Epochs (from 1) that every run of `group` has, and the mean of `column` over its seeds or splits at each."""
+    runs = [run for run in group.runs if column in run.metrics]
+    curves = [dict(zip(run.metrics["epoch"], run.metrics[column], strict=True)) for run in runs]
     shared = sorted(set.intersection(*(set(c) for c in curves))) if curves else []
     usable = [e for e in shared if all(math.isfinite(c[e]) for c in curves)]
-    return [e + 1 for e in usable], [estimate([c[e] for c in curves]) for e in usable]
+    return [e + 1 for e in usable], [estimate(list(independent(runs, [c[e] for c in curves]).values())) for e in usable]
 
 
 def band(axis: Any, x: Sequence[float], values: Sequence[Estimate], kind: str, label: str, marks: bool = False) -> None:

@@ -96,10 +96,16 @@ def find(folders: Sequence[Path], may_be_empty: bool = False) -> Found:
     return found
 
 
+def near(path: Path) -> Path:
+    """The path as seen from here, if it lies below: the same however the folder was named."""
+    whole, here = path.resolve(), Path.cwd()
+    return whole.relative_to(here) if whole.is_relative_to(here) else path
+
+
 def walk(folders: Sequence[Path]) -> Iterator[Path]:
     """Every folder in and below `folders`, once, in the order of their names."""
     seen = set()
-    for top in folders:
+    for top in map(near, folders):
         for place, below, _ in os.walk(top):
             below[:] = sorted(d for d in below if d not in SKIPPED and not d.startswith("."))
             if is_study(Path(place)):

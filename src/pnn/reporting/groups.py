@@ -86,15 +86,8 @@ class Group:
         return [float(run.summary[key]) for run in self.runs]
 
     def units(self, key: str) -> dict[Any, float]:
-        """Independent values of a number of summary.json: where several splits were run one a split, the mean over its runs,
-        since the seeds of a split share its data; else one a run.
-        """
-        splits: dict[Any, list[float]] = {}
-        for run in self.runs:
-            splits.setdefault(flat(run.config).get(SPLIT), []).append(float(run.summary[key]))
-        if len(splits) > 1:
-            return {split: fmean(values) for split, values in splits.items()}
-        return {replica(run.config): float(run.summary[key]) for run in self.runs}
+        """Independent values of a number of summary.json."""
+        return independent(self.runs, self.values(key))
 
     @cached_property
     def on_device(self) -> Estimate:
@@ -180,6 +173,18 @@ def replica(config: dict[str, Any]) -> tuple[Any, ...]:
     """What tells the seeds of a group apart."""
     everything = flat(config)
     return tuple(everything.get(key) for key in SEEDS)
+
+
+def independent(runs: Sequence[Run], values: Sequence[float]) -> dict[Any, float]:
+    """A number of each run → independent numbers: where several splits were run one a split, the mean over its runs, since
+    the seeds of a split share its data; else one a run.
+    """
+    splits: dict[Any, list[float]] = {}
+    for run, value in zip(runs, values, strict=True):
+        splits.setdefault(flat(run.config).get(SPLIT), []).append(value)
+    if len(splits) > 1:
+        return {split: fmean(members) for split, members in splits.items()}
+    return {replica(run.config): value for run, value in zip(runs, values, strict=True)}
 
 
 def group(runs: Iterable[Run]) -> list[Group]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +58,20 @@ def read(path: Path) -> Found:
 
 
 def add(found: Found, kept: Found) -> None:
-    """Add to `found` what is only in `kept`: other runs, and files of other places."""
-    there = {identity(run) for run in found.runs}
-    found.runs += [run for run in kept.runs if identity(run) not in there]
+    """Add to `found` what is only in `kept`: other runs, parts that a folder has lost since, and files of other places."""
+    before = {identity(run): run for run in kept.runs}
+    found.runs = [completed(run, before.pop(identity(run), None)) for run in found.runs] + list(before.values())
     for kind in FILES:
         mine = getattr(found, kind)
-        places = {path for path, _ in mine}
-        mine += [(path, content) for path, content in getattr(kept, kind) if path not in places]
+        places = {path.resolve() for path, _ in mine}
+        mine += [(path, content) for path, content in getattr(kept, kind) if path.resolve() not in places]
         mine.sort(key=lambda item: item[0])
+
+
+def completed(run: Run, kept: Run | None) -> Run:
+    """`run` with its curves, devices and transfer as they were kept, where its folder has none any more."""
+    lost = [name for name in ("metrics", "devices", "transfer") if not getattr(run, name)]
+    return replace(run, **{name: getattr(kept, name) for name in lost}) if kept else run
 
 
 def text(groups: Sequence[Group], found: Found) -> str:
@@ -87,9 +94,9 @@ def shown(content: Any) -> Any:
 
 
 def line(group: Group) -> dict[str, Any]:
-    first = group.runs[0]
-    devices = {key: value for key, value in first.devices.items() if key != "recipe"}  # the recipe is in the config
-    config = {key: value for key, value in first.config.items() if key != "out"}
+    known = next((run.devices for run in group.runs if run.devices), {})
+    devices = {key: value for key, value in known.items() if key != "recipe"}  # the recipe is in the config
+    config = {key: value for key, value in group.runs[0].config.items() if key != "out"}
     return {"config": config, "devices": devices, "runs": [entry(run) for run in group.runs]}
 
 
@@ -112,7 +119,7 @@ def thinned(values: Sequence[float]) -> list[float]:
 
 
 def rounded(value: float) -> float | int | None:
-    if math.isnan(value):
+    if not math.isfinite(value):
         return None
     return int(value) if value == int(value) else round(value, 5)
 

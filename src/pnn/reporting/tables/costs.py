@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import astuple, fields
 
-from pnn.reporting.costs import MARKS, NO_PHYSICS, REPLACED, Cost, Prices, laboratory_seconds, newest_cost, sheet
+from pnn.reporting.costs import (
+    MARKS,
+    NO_PHYSICS,
+    REPLACED,
+    Cost,
+    Prices,
+    laboratory_seconds,
+    newest_cost,
+    samples,
+    sheet,
+)
 from pnn.reporting.groups import Group, by_experiment
 from pnn.reporting.tables.table import Table, csv_text
 from pnn.reporting.text import DASH, accuracy, count, duration, metric, range_of
@@ -65,8 +75,7 @@ def training_table(groups: Sequence[Group], rate: Prices) -> Table:
     """One experiment: what the training of every configuration took, a mean over its runs."""
     rows = []
     for g in groups:
-        samples = [r.summary.get("device_samples") for r in g.runs]
-        counted = [float(s) for s in samples if isinstance(s, int | float)]
+        measured = samples(g)
         seconds = laboratory_seconds(g, rate)
         if not any(g.values("device_calls")):
             continue
@@ -75,7 +84,7 @@ def training_table(groups: Sequence[Group], rate: Prices) -> Table:
                 named(g),
                 str(len(g.runs)),
                 range_of(g.values("device_calls")),
-                range_of(counted) if len(counted) == len(samples) else DASH,
+                DASH if measured is None else range_of(measured),
                 DASH if seconds is None else duration(seconds),
                 duration(g.seconds / len(g.runs)),
             ]
@@ -99,14 +108,14 @@ def costs_csv(groups: Sequence[Group], rate: Prices) -> str:
     for experiment, members in by_experiment(groups).items():
         for g in members:
             c = newest_cost(g, rate)
-            samples = [float(r.summary["device_samples"]) for r in g.runs if "device_samples" in r.summary]
+            measured = samples(g)
             rows.append(
                 (
                     *(experiment, g.kind, g.device, g.on_device.mean, g.on_device.n),
                     *(astuple(c) if c else (None,) * len(names)),
                     c.energy if c else None,
                     sum(g.values("device_calls")) / len(g.runs),
-                    sum(samples) / len(samples) if samples else None,
+                    None if measured is None else sum(measured) / len(measured),
                     laboratory_seconds(g, rate),
                     g.seconds / len(g.runs),
                 )
