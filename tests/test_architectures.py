@@ -27,7 +27,7 @@ from pnn.encodings import Direct, Energy, Mask, SideBySide, Windows, resample
 from pnn.errors import UserError
 from pnn.gradients import in_silico, physics_aware
 from pnn.layers import Laboratory, out_of_range, total_penalty
-from pnn.systems import CoupledOscillators, Identity, System
+from pnn.systems import CoupledOscillators, Identity, ParameterSpec, System
 from pnn.systems.system import per_sample
 from pnn.twins import GreyBox, nominal
 
@@ -129,6 +129,43 @@ def test_the_drive_stays_in_range_and_pays_for_leaving_it(clamp: str, outside: f
     assert torch.equal(gradient, torch.tensor([[1.0, outside, outside]]))
     assert float(layer.penalty.detach()) == pytest.approx((2 + 1) / 3, abs=1e-2)
     assert float(out_of_range(torch.zeros(4), -1, 1)) < 1e-6
+
+
+class Knob(System):
+    """y = θ x, θ in [0, 1]."""
+
+    def __init__(self, inputs: int, outputs: int | None = None):
+        super().__init__()
+        self.input_size = self.output_size = inputs
+
+    @property
+    def parameters_spec(self) -> tuple[ParameterSpec, ...]:
+        return (ParameterSpec("knob", (self.input_size,), "1", initial=0.5, centre=0.5, low=0.0, high=1.0),)
+
+    def forward(self, x: Tensor, *theta: Tensor) -> Tensor:
+        return per_sample(theta[0], x) * x
+
+
+@pytest.mark.parametrize(("clamp", "outside"), [("true", 0.0), ("straight_through", 1.0)])
+def test_physical_parameters_stay_in_range_and_pay_for_leaving_it(clamp: str, outside: float) -> None:
+    layer = Laboratory(Knob, lab, nominal, physics_aware, clamp=clamp).layer(3)
+    with torch.no_grad():
+        layer.knob.copy_(torch.tensor([0.5, -3.0, 2.0]))
+    y = layer(torch.ones(1, 3))
+    assert torch.equal(y, torch.tensor([[0.5, 0.0, 1.0]]))
+    (gradient,) = torch.autograd.grad(y.sum(), layer.knob, retain_graph=True)
+    assert torch.equal(gradient, torch.tensor([1.0, outside, outside]))
+    assert float(layer.penalty.detach()) == pytest.approx((3 + 1) / 3, abs=2e-2)
+    with pytest.raises(ValueError, match=r"knob of -3 … 2, outside \[0, 1\]"):
+        layer.device.respond(torch.ones(1, 3), layer.knob)
+
+
+def test_a_read_out_is_used_whatever_the_number_of_outputs() -> None:
+    layer = Laboratory(Identity, lab, nominal, physics_aware, readout=Energy()).layer(3, outputs=3)
+    assert torch.equal(layer(torch.tensor([[1.0, -2.0, 3.0]])), torch.tensor([[1.0, 4.0, 9.0]]))
+    for tail in (2, 4):
+        with pytest.raises(ValueError, match=f"tail={tail} must be from 3, the number of outputs, to 3"):
+            Laboratory(Identity, lab, nominal, physics_aware, readout=Windows(tail)).layer(3, outputs=3)
 
 
 def test_one_instrument_serves_every_layer_of_its_size() -> None:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from torch import Tensor, nn
 
 from pnn import train as module
 from pnn.build import build
 from pnn.calibrate import calibrate
 from pnn.callbacks import LastCheckpoint
 from pnn.config import checked
+from pnn.devices import lab
 from pnn.errors import UserError
 from pnn.evaluate import configuration, evaluate
-from pnn.train import train
-from pnn.twins import MLP
+from pnn.gradients import physics_aware
+from pnn.layers import Laboratory, PhysicalLayer
+from pnn.systems import Identity
+from pnn.train import train, visited_drives
+from pnn.twins import MLP, nominal
 
 PLATE = [
     "system=oscillating_plate",
@@ -64,6 +70,28 @@ def test_the_twin_travels_with_the_checkpoint_to_another_device(run: Path) -> No
 def test_visited_drives_are_what_the_network_sends(run: Path) -> None:
     x = np.load(run / "visited.npz")["x"]
     assert x.shape == (64, 64) and np.abs(x).max() <= 1  # a batch of 32 through two layers, 64 samples a record
+
+
+def test_visited_drives_are_of_every_layer_alike_and_as_long_as_a_drive(tmp_path: Path) -> None:
+    class Long(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList([laboratory.layer(8), laboratory.layer(8)])
+
+        def forward(self, x: Tensor, via: str = "train") -> Tensor:
+            x = self.layers[0](x.reshape(-1, 7, 8), via)  # patches through one layer
+            return self.layers[1](x.mean(-2), via)
+
+    laboratory = Laboratory(Identity, lab, nominal, physics_aware, reuse=True)
+    network = Long()
+    data = [(torch.rand(300, 56), torch.zeros(300))]
+    layers = {name: m for name, m in network.named_modules() if isinstance(m, PhysicalLayer)}
+    task = SimpleNamespace(train_dataloader=lambda: data)
+    visited_drives(SimpleNamespace(layers=layers, task=task, network=network), tmp_path)
+    x = torch.from_numpy(np.load(tmp_path / "visited.npz")["x"])
+    means = data[0][0].reshape(300, 7, 8).mean(-2)
+    assert x.shape == (800, 8)  # half of a thousand of the first layer's 2,100, and the second's 300
+    torch.testing.assert_close(x[500:], means)
 
 
 def test_a_twin_from_a_file_costs_no_measurement(run: Path) -> None:

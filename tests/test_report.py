@@ -43,7 +43,7 @@ from pnn.reporting.statistics import difference, estimate, paired
 from pnn.reporting.tables.scoreboard import claim_text
 from pnn.reporting.tables.table import Table
 from pnn.reporting.text import accuracy, duration, listed, metric
-from pnn.reporting.transfer import EQUAL, LESS, MORE, matrices
+from pnn.reporting.transfer import EQUAL, LESS, MORE, matrices, tolerated
 from pnn.reporting.transfer import sentences as transfer_sentences
 
 CONFIG: dict[str, Any] = {
@@ -265,6 +265,11 @@ def test_the_transfer_matrix_averages_devices_first_and_takes_its_interval_over_
         "at 0.4 the drop is 5.00 ± 0.00 points."
     )
     assert "the largest that was measured" in rest[0]
+
+
+def test_a_tolerance_ends_at_the_first_distance_beyond_it() -> None:
+    assert tolerated({0.0: 0.9, 0.1: 0.87, 0.2: 0.9}) == 0.0
+    assert tolerated({0.0: 0.9, 0.1: 0.89, 0.2: 0.95, 0.4: 0.5}) == 0.2
 
 
 def test_a_tolerance_that_is_the_same_at_every_gap_does_not_follow_it(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from pnn.config import checked
+from pnn.errors import UserError
 from pnn.train import train
 
 #: Noise, drift, jitter and augmentation all on: whatever has a random state must survive.
@@ -80,8 +81,8 @@ def test_a_killed_run_resumes_bit_for_bit(how: signal.Signals, never_stopped: Pa
     same(folder, never_stopped)
 
 
-def stopped_then_resumed(run: list[str], step: int, folder: Path) -> None:
-    """Ask a run to stop while it computes its step `step`; then resume it."""
+def stopped_then_resumed(run: list[str], step: int, folder: Path, moved: Path | None = None) -> None:
+    """Ask a run to stop while it computes its step `step`; then resume it, where it is or after its folder has moved."""
     import pytorch_lightning as pl
 
     from pnn import train as module
@@ -107,6 +108,8 @@ def stopped_then_resumed(run: list[str], step: int, folder: Path) -> None:
         with pytest.raises(KeyboardInterrupt):
             train(checked("train", [*run, f"out={folder}"]))
     assert max(reached) == step and not (folder / "summary.json").exists()
+    if moved is not None:
+        folder = folder.rename(moved)
     train(checked("train", [*run, f"out={folder}", f"ckpt_path={folder}/checkpoints/last.ckpt"]))
 
 
@@ -115,6 +118,26 @@ def test_a_run_stopped_after_any_step_resumes_bit_for_bit(step: int, never_stopp
     """35 steps an epoch: within an epoch, at its last step, just after, and before the very last one."""
     stopped_then_resumed(RUN, step, tmp_path / "stopped")
     same(tmp_path / "stopped", never_stopped)
+
+
+def test_a_run_that_accumulates_gradients_stops_between_steps(tmp_path: Path) -> None:
+    whole = [*RUN, "task.batch_size=200", "trainer.accumulate_grad_batches=2", "trainer.max_epochs=1"]
+    train(checked("train", [*whole, f"out={tmp_path / 'whole'}"]))
+    stopped_then_resumed(whole, 2, tmp_path / "stopped")
+    same(tmp_path / "stopped", tmp_path / "whole")
+
+
+def test_a_run_whose_folder_has_moved_keeps_its_best_epoch(never_stopped: Path, tmp_path: Path) -> None:
+    """Stopped before the last step, moved, resumed: the best epoch so far stays the best, and is what is tested."""
+    run = [*RUN, "optimizer.lr=0.2", "optimizer.schedule=constant"]  # accuracies go up and down
+    train(checked("train", [*run, f"out={tmp_path / 'whole'}"]))
+    stopped_then_resumed(run, 104, tmp_path / "stopped", tmp_path / "moved")
+    same(tmp_path / "moved", tmp_path / "whole")
+    best = json.loads((tmp_path / "moved/summary.json").read_text())["best_epoch"]
+    kept = torch.load(tmp_path / "moved/checkpoints/best.ckpt", weights_only=True)
+    assert kept["epoch"] == best
+    with pytest.raises(UserError, match="a run goes on in its own folder"):
+        train(checked("train", [*RUN, f"out={tmp_path / 'new'}", f"ckpt_path={never_stopped}/checkpoints/last.ckpt"]))
 
 
 @pytest.mark.parametrize("step", [1, 2])

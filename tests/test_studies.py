@@ -19,7 +19,7 @@ import torch
 from pnn import evaluate, reproduce
 from pnn.build import build
 from pnn.config import checked
-from pnn.devices import lab
+from pnn.devices import lab, notebook_gap
 from pnn.errors import UserError
 from pnn.sweep import configuration, sweep
 from pnn.sweeps import runs, transfer
@@ -328,6 +328,20 @@ def test_the_device_at_distance_0_is_the_one_of_the_training() -> None:
     assert torch.equal(own.respond(x, *theta), same.respond(x, *theta))
 
 
+def test_another_specimen_has_other_parts_too() -> None:
+    """What a device has and its model lacks moves with a distance, and the other draws stay what they were."""
+    alike = {"gap": 0.3, "seed": 4, "distance": 0.2, "distance_seed": 3}
+    part = {"coupling_offset": 0.1}
+    own, other = lab(oscillators(), **{**alike, "distance": 0.0}, parts=part), lab(oscillators(), **alike, parts=part)
+    ratio = other.system.coupling_offset / own.system.coupling_offset
+    assert 0 < float((ratio - 1).abs().max()) <= 0.2 * (1 + 1e-5)
+    without = lab(oscillators(), **alike).system
+    assert torch.equal(without.onsite, other.system.onsite) and not without.coupling_offset.any()
+    J = [notebook_gap(oscillators(), seed=4, distance=d, distance_seed=3).system.coupling_offset for d in (0.0, 0.2)]
+    ratio = J[1] / J[0]
+    assert ratio.std() > 0.05 and torch.allclose(ratio, ratio.mT, atol=1e-5)
+
+
 def test_a_device_at_a_distance_has_the_training_devices_constants_times_1_plus_u() -> None:
     d = 0.1
     own = lab(oscillators(), gap=0.3, seed=4).system
@@ -385,6 +399,22 @@ def test_a_transfer_study_from_end_to_end(tmp_path: Path, capsys: pytest.Capture
     assert {p.name: (p.folder / "summary.json").stat().st_mtime_ns for p in plan.points} == stamps
     assert len(json.loads((plan.points[0].folder / "transfer.json").read_text())["rows"]) == 5
     assert "pat: " in capsys.readouterr().out
+
+
+def test_a_transfer_study_keeps_apart_what_else_was_varied(tmp_path: Path) -> None:
+    asked = [
+        "sweep=device_transfer",
+        *TINY,
+        "device.gap=0.3",
+        "device.distance=0",
+        "device.distance_seed=0",
+        "out=study",
+    ]
+    sweep(study_of(*asked, "optimizer.lr=1e-5,3e-2", "seed=0", "task.split_seed=0,1"))
+    matrix = table(tmp_path / "study/transfer.csv")
+    assert [(m["training"], m["n"], m["seeds"], m["interval_over"]) for m in matrix] == [
+        (f"pat optimizer.lr={lr}", "2", "2", "seeds") for lr in ("0.03", "1e-05")
+    ]
 
 
 def rows_of(accuracies: dict[tuple[float, float], float]) -> list[dict[str, Any]]:

@@ -112,6 +112,7 @@ def test_visited_inputs_are_judged_and_sampled(tmp_path: Path) -> None:
     uniform = command.twin(checked("twin", overrides))
     seen = command.twin(checked("twin", [*overrides, "model.measure.plan=visited"]))
     assert uniform["measurements"]["visited"] == 60
+    assert seen["measurements"]["visited"] == 6 and seen["measurements"]["fitted"] < 54  # judged on rows of their own
     assert uniform["fits"]["Linear"]["visited"]["bias"] != uniform["fits"]["Linear"]["bias"]
     error = [card["fits"]["Linear"]["visited"]["error"] for card in (uniform, seen)]
     assert error[1] < error[0]

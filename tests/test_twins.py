@@ -470,6 +470,7 @@ def test_visited_inputs_are_rows_of_the_training_run(toy: Toy) -> None:
     assert all((row == visited).all(1).any() for row in some.x)
     b = torch.arange(30.0).reshape(10, 3)
     both = sample(Exact(toy), toy, 40, plan="visited", visited=(visited, b))
+    assert len(both.x) == len(both.y) == 10  # no row twice: what is held out must be new
     index = (both.x[:, 0] * 10).round().long()
     assert torch.equal(both.theta[0], b[index])
 

@@ -40,29 +40,30 @@ class Budget:
 def budget(network: nn.Module, laboratory: Laboratory, features: int) -> Budget:
     """Send one sample through `network` with every device left out (it answers zeros), and count.
 
-    Counted are the products of linear layers and of elementwise multiplications and divisions (masks, gains, normalised
-    spectra); sums alone are not. No device is called, no random number drawn, and the layers are left as they were.
+    Counted are the products of linear layers and of elementwise multiplications, divisions and powers (masks, gains,
+    normalised spectra, energies); sums alone are not. No device is called, no random number drawn, and the layers are left
+    as they were.
     """
     layers = {name: m for name, m in network.named_modules() if isinstance(m, PhysicalLayer)}
     systems = {id(bench.device): bench.system for bench in laboratory.benches}
-    before = {name: (layer.mode, layer.probe, layer.input_range) for name, layer in layers.items()}
+    before = {name: (layer.mode, layer.probe, layer.input_range, layer.limits) for name, layer in layers.items()}
     records = dict.fromkeys(layers, 0)
 
     def passed(name: str, drive: Tensor) -> None:
         records[name] += drive[..., 0].numel()
 
-    products = dict.fromkeys((torch.ops.aten.mul, torch.ops.aten.div), _elementwise)
+    products = dict.fromkeys((torch.ops.aten.mul, torch.ops.aten.div, torch.ops.aten.pow), _elementwise)
     try:
         for name, layer in layers.items():
             layer.mode = partial(_silent, layer.record_size)
             layer.probe = lambda u, _y, name=name: passed(name, u)
-            layer.input_range = (-math.inf, math.inf)  # the penalty belongs to training
+            layer.input_range, layer.limits = (-math.inf, math.inf), {}  # the penalty belongs to training
         like = next(network.parameters())
         with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=products) as counter:
             network(like.new_zeros(1, features), "train")
     finally:
         for name, layer in layers.items():
-            layer.mode, layer.probe, layer.input_range = before[name]
+            layer.mode, layer.probe, layer.input_range, layer.limits = before[name]
     return Budget(
         {name: _use(layer, systems[id(layer.device)], records[name]) for name, layer in layers.items()},
         counter.get_total_flops() // 2,

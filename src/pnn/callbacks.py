@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ModelCheckpoint
 from tqdm import tqdm
 
 from pnn.runs import write_atomically
@@ -74,13 +75,15 @@ class Stopped(Exception):
 class LastCheckpoint(pl.callbacks.Checkpoint):
     """Writes last.ckpt atomically at the end of every epoch, and when Ctrl-C or SIGTERM ends the run early.
 
-    A signal ends training after the current batch; at the last batch of an epoch, after its validation. At the end of the last
-    epoch nothing is left to stop. Of several processes all stop when one is asked to. However training ends, the signals
-    have their former handlers again. (Lightning's own `save_last` writes only when the monitored score improves.)
+    A signal ends training after the current optimizer step; at the last batch of an epoch, after its validation. At the end
+    of the last epoch nothing is left to stop. The same signal again interrupts at once; a worker gets both for one Ctrl-C. Of
+    several processes all stop when one is asked to. However training ends, the signals have their former handlers again.
+    (Lightning's own `save_last` writes only when the monitored score improves.)
     """
 
     def __init__(self, path: Path):
         self.path, self.stopped = path, False
+        self._asked_by: set[int] = set()
         self._previous: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -88,14 +91,27 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
             self._previous[number] = signal.signal(number, self._request)
 
     def _request(self, number: int, frame: Any) -> None:
-        if self.stopped:
+        if number in self._asked_by:
             raise KeyboardInterrupt
+        self._asked_by.add(number)
         self.stopped = True
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """A run folder may have been moved: the best checkpoint so far lies beside the last one."""
+        keeper = trainer.checkpoint_callback
+        saved = checkpoint["callbacks"].get(keeper.state_key) if isinstance(keeper, ModelCheckpoint) else None
+        if saved and saved["best_model_path"]:
+            best = str(self.path.parent / Path(saved["best_model_path"]).name)
+            saved |= {"dirpath": str(self.path.parent), "best_model_path": best, "kth_best_model_path": best}
+            saved["best_k_models"] = {best: saved["best_model_score"]}
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_index: int
     ) -> None:
-        if batch_index + 1 < trainer.num_training_batches and self._asked(trainer):
+        whole = (
+            batch_index + 1
+        ) % trainer.accumulate_grad_batches == 0  # gradients of half a step are in no checkpoint
+        if whole and batch_index + 1 < trainer.num_training_batches and self._asked(trainer):
             self._save(trainer)
             raise Stopped
 

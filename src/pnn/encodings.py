@@ -122,7 +122,8 @@ class Windows:
 
     `tail`: the last so many samples (a whole number), the last part of the recording (a fraction < 1), or all of it (null).
     `normalise="max"` first divides each recording by its largest value, as one does with spectra. Without a number of
-    outputs (a hidden layer) the whole recording is passed on. Raises ValueError for another tail or an unknown `normalise`.
+    outputs (a hidden layer) the whole recording is passed on. Raises ValueError for another tail, one shorter than the
+    outputs or longer than the recording, and an unknown `normalise`.
     """
 
     def __init__(self, tail: float | None = None, normalise: Literal["none", "max"] = "none"):
@@ -144,8 +145,14 @@ class Windows:
         """The part of a recording that is read: of a fraction no less than one sample an output."""
         if self.tail is None:
             return y
-        samples = int(self.tail) if self.tail >= 1 else max(outputs, round(self.tail * y.shape[-1]))
-        return y[..., -samples:]
+        if self.tail < 1:
+            return y[..., -max(outputs, round(self.tail * y.shape[-1])) :]
+        if not outputs <= self.tail <= y.shape[-1]:
+            raise ValueError(
+                f"system.readout.tail={self.tail:g} must be from {outputs}, the number of outputs, to {y.shape[-1]}, the "
+                "samples of a recording"
+            )
+        return y[..., -int(self.tail) :]
 
 
 class Energy(Windows):

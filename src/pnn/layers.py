@@ -32,12 +32,17 @@ def out_of_range(x: Tensor, low: float, high: float, sharpness: float = 20.0) ->
     return penalty
 
 
+def limited(low: float, high: float) -> bool:
+    """Whether a range ends anywhere."""
+    return math.isfinite(low) or math.isfinite(high)
+
+
 class PhysicalLayer(nn.Module):
     """One use of a physical system: u = encode(x), y = transform(u, θ), read out on `outputs` numbers (None: all of y).
 
     x (*lead, ..., features) → (*lead, ..., output_size); `lead` are the leading dimensions of the trainable parameters
     (ensemble members, channels, seeds), evaluated in one call. Trainable are the encoder's parameters and the system's
-    own θ. Drives outside the system's range are penalised (`penalty` holds the mean of the last pass), then clamped.
+    own θ. Drives and θ outside the system's ranges are penalised (`penalty`, of the last pass), then clamped.
     """
 
     def __init__(
@@ -64,7 +69,11 @@ class PhysicalLayer(nn.Module):
         self.mode = mode
         self.encoder = encoding(features, system, lead)
         self.readout, self.outputs = readout or Windows(), outputs
+        self.readout(torch.zeros(1, self.record_size), outputs)  # refuses a recording that it cannot read
         self.names = [spec.name for spec in system.parameters_spec]
+        self.limits = {
+            spec.name: (spec.low, spec.high) for spec in system.parameters_spec if limited(spec.low, spec.high)
+        }
         for spec in system.parameters_spec:
             self.register_parameter(spec.name, nn.Parameter(spec.sample(lead)))
         self.penalty: Tensor | None = None
@@ -73,8 +82,9 @@ class PhysicalLayer(nn.Module):
 
     @property
     def theta(self) -> tuple[Tensor, ...]:
-        """The physical parameters, in the order in which the system takes them."""
-        return tuple(getattr(self, name) for name in self.names)
+        """The physical parameters as the device takes them, within their limits, in the system's order."""
+        values = {name: getattr(self, name) for name in self.names}
+        return tuple(self._within(v, *self.limits[name]) if name in self.limits else v for name, v in values.items())
 
     @property
     def mode(self) -> Mode:
@@ -97,14 +107,17 @@ class PhysicalLayer(nn.Module):
         return self.readout(y, self.outputs)
 
     def encode(self, x: Tensor) -> Tensor:
-        """Encode x and keep the drive within the device's range: penalty, then clamp."""
+        """Encode x and keep the drive within the device's range; the penalty is that of the drive and of θ."""
         u = self.encoder(x)
-        low, high = self.input_range
-        if not (math.isfinite(low) or math.isfinite(high)):
-            self.penalty = None
-            return u
-        self.penalty = out_of_range(u, low, high)
-        return u.clamp(low, high) if self.clamp == "true" else StraightThroughClamp.apply(u, low, high)
+        penalties = [out_of_range(getattr(self, name), *limits) for name, limits in self.limits.items()]
+        if limited(*self.input_range):
+            penalties.append(out_of_range(u, *self.input_range))
+            u = self._within(u, *self.input_range)
+        self.penalty = torch.stack(penalties).sum() if penalties else None
+        return u
+
+    def _within(self, value: Tensor, low: float, high: float) -> Tensor:
+        return value.clamp(low, high) if self.clamp == "true" else StraightThroughClamp.apply(value, low, high)
 
 
 @dataclass
@@ -141,7 +154,7 @@ class Laboratory:
             lead,
             self.encoding,
             self.readout,
-            self._decoded(system, outputs),
+            outputs,
             self.clamp,
         )
 
@@ -153,11 +166,6 @@ class Laboratory:
         bench = Bench(system, self.device(system, slot=len(self.benches)), self.model(system))
         self.benches.append(bench)
         return bench
-
-    @staticmethod
-    def _decoded(system: System, outputs: int | None) -> int | None:
-        """A system built with just the outputs that are wanted needs no windows."""
-        return None if outputs == system.output_size else outputs
 
     @property
     def devices(self) -> list[Any]:

@@ -36,7 +36,7 @@ class Tally:
             self.sums[name] = self.sums.get(name, 0.0) + value
 
     def per(self, name: str, count: str = "samples") -> float:
-        return self.sums[name] / max(self.sums[count], 1.0)
+        return self.sums[name] / (self.sums[count] or 1.0)
 
 
 class PNNModule(pl.LightningModule):
@@ -160,11 +160,19 @@ class PNNModule(pl.LightningModule):
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def optimizer_steps(self) -> int:
-        """Steps of the whole run. (Lightning's own estimate loads the data before it restores the loader's position.)"""
+        """Steps of the whole run; at least an epoch's, since validation comes after one. Raises UserError for fewer.
+
+        (Lightning's own estimate loads the data before it restores the loader's position.)
+        """
         trainer: Any = self.trainer
         batches, limit = len(trainer.datamodule.train_dataloader()), trainer.limit_train_batches
         batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        steps = trainer.max_epochs * -(-batches // trainer.accumulate_grad_batches)
+        epoch = -(-batches // trainer.accumulate_grad_batches)
+        if 0 <= trainer.max_steps < epoch:
+            raise UserError(
+                f"trainer.max_steps={trainer.max_steps} ends before the first validation, at {epoch} steps; use -1 for no limit"
+            )
+        steps = trainer.max_epochs * epoch
         return min(steps, trainer.max_steps) if trainer.max_steps > 0 else steps
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -172,8 +172,10 @@ def plan(chosen: Sequence[Entry], workers: int) -> str:
 
 def reproduce(chosen: Sequence[Entry], target: str, scale: str, workers: int, out: Path) -> None:
     """Run the entries of a target; `paper` ends with the report. A finished run is not repeated."""
-    from pnn.sweeps import study
+    from pnn.runs import check_writable
+    from pnn.sweeps import runs, study
 
+    check_writable(out)
     if any(entry.study is None for entry in chosen):
         from pnn.toy import toy
 
@@ -185,7 +187,8 @@ def reproduce(chosen: Sequence[Entry], target: str, scale: str, workers: int, ou
         study.conduct(plans, workers, threads=1, cost=lambda point: minutes[point.folder])
     for entry in chosen:
         for point in entry.study.points if entry.study and entry.judge else ():
-            judge(point, entry.judge)
+            if runs.finished(point):  # another process may be at it, and judges it then
+                judge(point, entry.judge)
     if target == ALL:
         report(scale, out)
 

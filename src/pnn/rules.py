@@ -113,6 +113,9 @@ NUMBERS = (
     Number("trainer.max_epochs", int, 1, remedy="use 20"),
     Number("trainer.max_steps", int, -1, remedy="use -1 for no limit"),
     Number("trainer.accumulate_grad_batches", int, 1, remedy="use 1"),
+    Number("trainer.limit_train_batches", float, 0, remedy="use 1.0 for all", open_low=True),
+    Number("trainer.limit_val_batches", float, 0, remedy="use 1.0 for all", open_low=True),
+    Number("trainer.limit_test_batches", float, 0, remedy="use 1.0 for all", open_low=True),
     Number("trainer.gradient_clip_val", float, 0, remedy="use null for none", open_low=True, optional=True),
 )
 

@@ -105,7 +105,12 @@ def resume_from(config: Config) -> Path | None:
             f"ckpt_path={path} belongs to another configuration: {'; '.join(different)}; "
             "repeat the command of that run (environment.json) and add ckpt_path"
         )
-    return Path(config["out"]) if config["out"] else run_folder(path)
+    folder = run_folder(path)
+    if config["out"] and Path(config["out"]).resolve() != folder.resolve():
+        raise UserError(
+            f"out={config['out']}: a run goes on in its own folder, {folder}; leave out= out, or move that folder"
+        )
+    return Path(config["out"]) if config["out"] else folder
 
 
 def make_trainer(config: Config, folder: Path) -> tuple[Any, Any]:
@@ -221,9 +226,9 @@ def conclude(trainer: Any, experiment: Any, folder: Path, seconds: float) -> dic
             "commit"
         ],  # the code that ran, not the code now
     }
-    runs.write_json(folder / "summary.json", summary)
     figures.training_curves(folder)
     visited_drives(experiment, folder)
+    runs.write_json(folder / "summary.json", summary)  # last: a run that has one is finished
     print(
         f"test accuracy: {summary['test_accuracy_device']:.2%} on the device, {summary['test_accuracy_model']:.2%} on the "
         f"model (gap: {summary['gap_output_error']:.1%} of the output)\nrun folder: {folder}"
@@ -234,7 +239,7 @@ def conclude(trainer: Any, experiment: Any, folder: Path, seconds: float) -> dic
 def visited_drives(experiment: Any, folder: Path) -> None:
     """visited.npz: drives x (m, drive length) of the first device on training data, for judging digital twins there.
 
-    Only for systems whose parameters are all in the drive; up to a thousand rows.
+    Only for systems whose parameters are all in the drive; up to a thousand rows, as many of each layer. Of copies, the first.
     """
     import numpy as np
 
@@ -246,8 +251,10 @@ def visited_drives(experiment: Any, folder: Path) -> None:
         return
     x, _ = next(iter(experiment.task.train_dataloader()))
     signals, _ = trace(experiment.network, x[:300], "device")
-    drives = [s.drive for s in signals if experiment.layers[s.layer].device is first.device]
-    rows = np.concatenate([d.numpy() for d in drives])[:1000]
+    drives = [
+        s.drive.reshape(-1, first.drive_size) for s in signals if experiment.layers[s.layer].device is first.device
+    ]
+    rows = np.concatenate([d[: -(-1000 // len(drives))].numpy() for d in drives])[:1000]
     write_atomically(folder / "visited.npz", lambda path: np.savez_compressed(path, x=rows))
 
 

@@ -13,6 +13,8 @@ from pnn.errors import UserError
 from pnn.rules import Config
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pnn.systems.system import System
     from pnn.twins import Measurements, Twin
 
@@ -131,13 +133,25 @@ def from_device(config: Config, measure: Config, recipe: Callable[..., Twin]) ->
         device = instantiate(own)(system, slot=config["slot"])
     except (ValueError, TypeError) as error:
         raise UserError(str(error)) from error
+    judged = seen
+    if seen is not None and measure["plan"] == "visited":
+        seen, judged = apart(seen, config["held_out"], config["seed"])
     plan = {"plan": measure["plan"], "repeats": measure["repeats"], "seed": config["seed"], "visited": seen}
     data = sample(device, system, measure["samples"], **plan)
     visited = None
-    if seen is not None:
-        plan |= {"plan": "visited", "seed": config["seed"] + 1}
-        visited = sample(device, system, min(VISITED, len(seen[0])), **plan)
+    if judged is not None:
+        plan |= {"plan": "visited", "seed": config["seed"] + 1, "visited": judged}
+        visited = sample(device, system, min(VISITED, len(judged[0])), **plan)
     return Bench(system, data, device, visited)
+
+
+def apart(rows: tuple[Tensor, ...], fraction: float, seed: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Rows to fit a twin to, and `fraction` of them that no fit sees, to judge it on."""
+    import torch
+
+    order = torch.randperm(len(rows[0]), generator=torch.Generator().manual_seed(seed))
+    held = max(2, round(fraction * len(order)))
+    return tuple(t[order[held:]] for t in rows), tuple(t[order[:held]] for t in rows)
 
 
 def fit_and_judge(make: Callable[[], Twin], bench: Bench, config: Config) -> tuple[Twin, dict[str, Any]]:

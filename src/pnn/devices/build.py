@@ -57,7 +57,7 @@ def _specimen(own: System, seed: int, slot: int, distance: float, distance_seed:
         return own, seed_of(seed, slot, 1)
     generator = torch.Generator().manual_seed(seed_of(seed, slot, 2, distance_seed))
     try:
-        return own.perturbed(distance, generator), seed_of(seed, slot, 3, distance_seed)
+        return own.perturbed(distance, generator, parts=True), seed_of(seed, slot, 3, distance_seed)
     except ValueError as error:
         raise ValueError(f"distance={distance} must be in [0, 1); use 0 for the device itself") from error
 

@@ -130,6 +130,13 @@ class SimulatedDevice:
             )
         if not all(math.isfinite(float(value.detach().sum())) for value in theta):
             raise UserError(f"{name} was given parameters that are not finite; lower optimizer.lr")
+        for spec, value in zip(specs, theta, strict=True):
+            if math.isfinite(spec.low) or math.isfinite(spec.high):
+                smallest, largest = (float(v) for v in torch.aminmax(value.detach()))
+                if smallest < spec.low or largest > spec.high:
+                    raise ValueError(
+                        f"{name} was given {spec.name} of {smallest:g} … {largest:g}, outside [{spec.low:g}, {spec.high:g}]"
+                    )
 
     def state_dict(self) -> dict[str, Any]:
         return {

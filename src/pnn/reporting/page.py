@@ -36,8 +36,8 @@ NOTE = (
 TRANSFER_NOTE = (
     "Networks trained on a device of gap g, scored on others at a distance d: every constant of that device changed by up to "
     "±d; d = 0 is the device itself. Of every network the mean over the devices at a distance, then mean and 95 % interval "
-    "over networks. Tolerance: the largest d whose mean accuracy is "
-    "within one point of that at d = 0, on the distances that were measured."
+    "over networks. Tolerance: the largest d up to which the mean "
+    "accuracy is within one point of that at d = 0, on the distances that were measured."
 )
 COST_NOTE = (
     "One inference, records one after the other on one instrument. Parameters in memory are masks, offsets and "

@@ -6,8 +6,9 @@ its accuracy there stays within one point of its own at distance 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from pnn.reporting.folders import Run
 from pnn.reporting.groups import Group
@@ -16,6 +17,12 @@ from pnn.reporting.text import listed, points
 
 TOLERATED = 0.01
 EQUAL, MORE, LESS, OPEN = "equal to g", "more than g", "less than g", "cannot be told"
+
+
+def tolerated(seen: Mapping[float, float]) -> float:
+    """Distance → mean accuracy, that at 0 among them: the largest distance up to which it is within one point of that."""
+    inside = takewhile(lambda distance: seen[0.0] - seen[distance] <= TOLERATED + 1e-9, sorted(seen))
+    return max(inside)
 
 
 @dataclass(frozen=True)
@@ -39,10 +46,10 @@ class Row:
 
     @property
     def tolerance(self) -> float | None:
-        """The largest distance whose mean accuracy is within one point of that at 0; None where 0 was not measured."""
+        """How far its mean accuracy stays within one point of that at 0; None where 0 was not measured."""
         if 0.0 not in self.seen:
             return None
-        return max(d for d in self.seen if self.drop(d).mean <= TOLERATED + 1e-9)
+        return tolerated({distance: estimate(values).mean for distance, values in self.seen.items()})
 
     @property
     def verdict(self) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import math
 import shutil
 import traceback
 from collections.abc import Callable, Sequence
@@ -135,7 +134,7 @@ def accuracy(config: Config, checkpoint: dict[str, Any], batches: Any = None) ->
         experiment.task.setup()
         loader = experiment.task.test_dataloader()
         limit = config["trainer"].get("limit_test_batches", 1.0)
-        batches = list(islice(loader, limit if isinstance(limit, int) else math.ceil(limit * len(loader))))
+        batches = list(islice(loader, limit if isinstance(limit, int) else int(limit * len(loader))))
     with torch.no_grad():
         right = sum(int((experiment.network(x, "device").argmax(-1) == y).sum()) for x, y in batches)
     return right / sum(len(y) for _, y in batches), batches

@@ -48,7 +48,7 @@ def configuration(options: Config, lines: Sequence[str], config_dir: str | None 
     """
     options = _options(options)
     parser = OverridesParser.create()
-    shared, written = [str(o) for o in options["sweep"]["overrides"]], _flat(options["sweep"]["space"])
+    shared, written = [str(o) for o in options["sweep"].get("overrides") or ()], _flat(options["sweep"]["space"])
     fixed = {}
     for line in lines:
         try:
@@ -70,7 +70,7 @@ def configuration(options: Config, lines: Sequence[str], config_dir: str | None 
     space = parse_space(written, fixed, lambda key: "." not in key and isinstance(base.get(key), dict))
     if not space:
         raise UserError("the space is empty: every key of it has a fixed value; leave one open, or use pnn-" + command)
-    name = options["name"] or f"{options['sweep']['name']}-{base['name']}"
+    name = options["name"] or f"{options['sweep'].get('name') or 'search'}-{base['name']}"
     options |= {"name": name, "out": options["out"] or f"outputs/sweep/{name}"}
     plan = Plan(options, tuple(shared), base, space, written, config_dir)
     _check_repeats(plan)
@@ -182,7 +182,8 @@ def search(plan: Plan) -> list[dict[str, Any]]:
 
     folder = plan.folder
     runs.check_writable(folder)
-    if folder.exists() and not (folder / "sweep.yaml").exists() and any(folder.iterdir()):
+    marks = ("sweep.yaml", "study.db", "study.journal")  # of a study, however early it was interrupted
+    if folder.exists() and any(folder.iterdir()) and not any((folder / mark).exists() for mark in marks):
         raise UserError(f"out={folder} is not an empty folder, nor that of a study; choose another out=")
     _prepare(plan)
     folder.mkdir(parents=True, exist_ok=True)
@@ -203,7 +204,7 @@ def search(plan: Plan) -> list[dict[str, Any]]:
         table = rows(study)
         if table:
             report(plan, study, table)
-    if not any(row["state"] == "complete" for row in table):
+    if not any(row["state"] in ("complete", "running") for row in table):  # running: in another process
         reasons = [row["reason"] for row in table if row["reason"]]
         raise UserError(f"no trial of {folder} has a result: {reasons[0] if reasons else 'all were pruned'}")
     return table

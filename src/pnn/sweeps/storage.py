@@ -83,7 +83,12 @@ def make_storage(storage: str | None, folder: Path) -> optuna.storages.BaseStora
         from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
         path = str(folder / "study.journal" if storage == "journal" else Path(storage))
-        return optuna.storages.JournalStorage(JournalFileBackend(path, JournalFileSymlinkLock(path)))
+        try:
+            return optuna.storages.JournalStorage(JournalFileBackend(path, JournalFileSymlinkLock(path)))
+        except OSError as error:
+            raise UserError(
+                f"storage={storage} cannot be written ({error.strerror}); give a file in a folder of yours"
+            ) from error
     url = storage or f"sqlite:///{folder / 'study.db'}"
     wait: dict[str, Any] = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     for attempt in range(5):  # processes that start together may create the tables together

@@ -49,7 +49,7 @@ def configuration(options: Config, lines: Sequence[str], config_dir: str | None 
     if found:
         raise UserError("\n".join(found))
     _, base = grid.composed(shared, config_dir)
-    name = options["name"] or f"{kind['name']}-{base['name']}"
+    name = options["name"] or f"{kind.get('name') or 'study'}-{base['name']}"
     options = {**options, "name": name, "out": options["out"] or f"outputs/sweep/{name}"}
     settled, points = grid.points(
         axes,

@@ -9,12 +9,11 @@ from itertools import pairwise
 from typing import Any
 
 from pnn.reporting.statistics import estimate
+from pnn.reporting.transfer import tolerated
 from pnn.sweeps import figures, runs
-from pnn.sweeps.grid import Study
+from pnn.sweeps.grid import REPEATS, Study, repetition
 from pnn.sweeps.table import write_csv
 
-#: A network tolerates a distance if its accuracy there is within this of its accuracy on its own device.
-POINT = 0.01
 COLUMNS = ("training", "trained_gap", "distance", "accuracy", "half_width_95", "n", "seeds", "interval_over")
 
 
@@ -29,17 +28,21 @@ class Tolerance:
 
 
 def matrix(plan: Study) -> list[dict[str, Any]]:
-    """One row per (training mode, gap, distance): mean accuracy over seeds and devices, 95 % interval, counts.
+    """One row per (training mode and whatever else was varied, gap, distance): mean accuracy over seeds and devices, 95 %
+    interval, counts.
 
     The devices of one seed share a network, so the interval is over the seeds' means; over devices where there is one seed.
     """
-    found: dict[tuple[str, float, float], dict[int, list[float]]] = {}
+    own = (*REPEATS, "training", "device.gap")
+    further = [axis.key for axis in plan.axes if len(axis.values) > 1 and axis.key not in own]
+    found: dict[tuple[str, float, float], dict[tuple[str, ...], list[float]]] = {}
     for point in plan.points:
         wanted = set(point.transfers)
+        label = " ".join([point.config["training"]["name"], *(f"{key}={point.values[key]}" for key in further)])
         for row in runs.transfers(point.folder):
             if (row["distance"], row["distance_seed"]) in wanted:
-                key = (point.config["training"]["name"], float(point.config["device"]["gap"]), row["distance"])
-                found.setdefault(key, {}).setdefault(point.config["seed"], []).append(row["accuracy"])
+                key = (label, float(point.config["device"]["gap"]), row["distance"])
+                found.setdefault(key, {}).setdefault(repetition(point.values), []).append(row["accuracy"])
     table = []
     for (training, gap, distance), by_seed in sorted(found.items()):
         values = [value for own in by_seed.values() for value in own]
@@ -61,12 +64,7 @@ def tolerances(table: Sequence[dict[str, Any]]) -> list[Tolerance]:
     for (training, gap), by_distance in rows.items():
         if 0.0 not in by_distance:
             continue
-        largest = 0.0
-        for distance in sorted(by_distance):
-            if by_distance[distance] < by_distance[0.0] - POINT:
-                break
-            largest = distance
-        found.append(Tolerance(training, gap, largest, max(by_distance)))
+        found.append(Tolerance(training, gap, tolerated(by_distance), max(by_distance)))
     return found
 
 

@@ -95,7 +95,7 @@ class CoupledOscillators(System):
             "nonlinearity": vector,
             "coupling_gain": Constant((self.size, self.size), symmetric=True),
             "drive_gain": vector,
-            "coupling_offset": Constant(perturbed=False),
+            "coupling_offset": Constant(perturbed=False, symmetric=True),
         }
 
     def converged(self) -> CoupledOscillators:
@@ -142,8 +142,8 @@ class CoupledOscillators(System):
         return y / (alpha if alpha.shape[-1] == 1 else alpha[..., columns])
 
     def operations(self) -> int:
-        """One N × N product per force evaluation."""
-        return self.scheme.evaluations(self.steps) * self.size**2
+        """One N × N product per force evaluation, the last on the columns that are read."""
+        return (self.scheme.evaluations(self.steps) - 1) * self.size**2 + self.size * self.output_size
 
 
 def has_bfloat16(device: torch.device) -> bool:

@@ -37,6 +37,3 @@ class Identity(System):
 
     def linearised(self) -> Identity:
         return self
-
-    def operations(self) -> int:
-        return self.input_size

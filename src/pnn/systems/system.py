@@ -15,7 +15,8 @@ from torch import Tensor, nn
 class ParameterSpec:
     """One trainable physical parameter θ: shape, unit, allowed range and initial distribution.
 
-    `initial` is the half-width of a uniform distribution about `centre`. `low`/`high` are what the device accepts.
+    `initial` is the half-width of a uniform distribution about `centre`. `low`/`high` are what the device accepts: the layer
+    penalises and clamps, the device refuses.
     """
 
     name: str
@@ -37,7 +38,7 @@ class Constant:
     """How a reality gap moves one untrained constant: multiplied by 1 + u, u ~ U(±gap), or left alone.
 
     `shape` is the shape the factor takes on a device (a scalar nominal constant may differ element by element there).
-    `symmetric` draws one factor per unordered pair.
+    `symmetric` draws one factor per unordered pair. One that is left alone is a part that the nominal system lacks (zero).
     """
 
     shape: tuple[int, ...] = ()
@@ -97,22 +98,25 @@ class System(nn.Module):
         """A copy with linear physics: the reference that shows what the nonlinearity of the physics contributes."""
         raise ValueError(f"{type(self).__name__} has no linear form; use reference=identity or clamped")
 
-    def perturbed(self, gap: float, generator: torch.Generator) -> System:
+    def perturbed(self, gap: float, generator: torch.Generator, parts: bool = False) -> System:
         """A copy with its own constants: each perturbed one multiplied by 1 + u, u uniform in ±gap.
 
+        With `parts`, so is then every element of the constants that no gap moves: what this device has and its model lacks.
         Uniform factors stay positive for gap < 1, where Gaussian ones would flip signs. Draws come from `generator`
         in the order of `constants`, so one seed names one device.
         """
         if not 0 <= gap < 1:
             raise ValueError(f"gap={gap} must be in [0, 1); use 0 for a perfect digital model")
         twin = copy.deepcopy(self)
-        for name, rule in self.constants.items():
-            if rule.perturbed:
-                u = 2 * torch.rand(rule.shape, generator=generator) - 1
-                if rule.symmetric:
-                    u = u.triu() + u.triu(1).mT
-                nominal = getattr(twin, name)
-                setattr(twin, name, nominal * (1 + gap * u.to(nominal)))
+        moved = {name: rule.shape for name, rule in self.constants.items() if rule.perturbed}
+        if parts:
+            moved |= {name: getattr(self, name).shape for name in self.constants if name not in moved}
+        for name, shape in moved.items():
+            u = 2 * torch.rand(shape, generator=generator) - 1
+            if self.constants[name].symmetric:
+                u = u.triu() + u.triu(1).mT
+            nominal = getattr(twin, name)
+            setattr(twin, name, nominal * (1 + gap * u.to(nominal)))
         return twin
 
 

@@ -101,7 +101,8 @@ def sample(
 
     `plan`: `uniform`, every input independent and uniform over the system's range (±1 where it is infinite); `lowpass`,
     noise below a random cut-off, of random size; `visited`, rows of `visited`: inputs (m, in), or (inputs, *θ), that
-    a training run sent. θ is uniform in its allowed range, or from its initial distribution where there is none.
+    a training run sent, each at most once, and so fewer than `count` where there are fewer. θ is uniform in its allowed range, or
+    from its initial distribution where there is none.
 
     Raises UserError for an unknown plan, numbers that cannot be, or a plan too large to hold in memory.
     """
@@ -154,15 +155,8 @@ def _plan(
     x, *own = (visited,) if isinstance(visited, Tensor) else visited
     if x.dim() != 2 or x.shape[1] != system.input_size:
         raise UserError(f"visited inputs have shape {tuple(x.shape)} and must have (rows, {system.input_size})")
-    rows = _picked(len(x), count, generator)
-    return [x[rows].float(), *([t[rows].float() for t in own] if own else theta)]
-
-
-def _picked(rows: int, count: int, generator: torch.Generator) -> Tensor:
-    """`count` of the rows, each at most once where there are enough."""
-    if count <= rows:
-        return torch.randperm(rows, generator=generator)[:count]
-    return torch.randint(rows, (count,), generator=generator)
+    rows = torch.randperm(len(x), generator=generator)[:count]  # none twice: what is held out must be new
+    return [x[rows].float(), *([t[rows].float() for t in own] if own else [t[: len(rows)] for t in theta])]
 
 
 def _parameters(spec: ParameterSpec, count: int, generator: torch.Generator) -> Tensor:
