@@ -492,6 +492,19 @@ def test_every_target_is_composed_at_every_scale(scale: str, tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_run_that_another_process_is_still_training_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its best checkpoint is not the last word, and judged.json is written once."""
+    (entry,) = [e for e in reproduce.entries("fig3", "smoke", Path("smoke")) if e.judge]
+    judged: list[Any] = []
+    monkeypatch.setattr(reproduce, "judge", lambda point, _: judged.append(point))
+    monkeypatch.setattr("pnn.sweeps.study.conduct", lambda *_, **__: None)
+    first, *_ = entry.study.points
+    first.folder.mkdir(parents=True)
+    (first.folder / "summary.json").touch()
+    reproduce.reproduce([entry], "fig3", "smoke", 1, Path("smoke"))
+    assert judged == [first]
+
+
 def test_smoke_of_every_target_ends_with_the_report(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     reproduce.main(["paper", "scale=smoke", "workers=1", "out=smoke"])
     said = capsys.readouterr().out

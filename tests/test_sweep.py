@@ -464,6 +464,24 @@ def test_parameters_follow_from_the_seed_and_never_repeat(sampler: str, fake: Ca
     assert len({tuple(o) for o in once}) == 9
 
 
+def test_a_search_interrupted_before_its_first_file_goes_on(fake: Callable[[Any], None]) -> None:
+    fake(score)
+    asked = [*TINY, "out=early", "trials=2", "storage=journal"]
+    assert len(sweep(configuration(asked))) == 2
+    Path("early/sweep.yaml").unlink()  # the storage is made first
+    assert len(sweep(configuration(asked))) == 2
+    Path("other").mkdir()
+    Path("other/notes.txt").touch()
+    with pytest.raises(UserError, match="out=other is not an empty folder"):
+        sweep(configuration([*TINY, "out=other", "trials=2"]))
+
+
+def test_a_journal_that_cannot_be_written_is_refused(fake: Callable[[Any], None]) -> None:
+    fake(score)
+    with pytest.raises(UserError, match=r"storage=missing/a.journal cannot be written \(No such file"):
+        sweep(configuration([*TINY, "out=new", "trials=2", "storage=missing/a.journal"]))
+
+
 def test_a_password_is_not_recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "argv", ["pnn-sweep", "storage=postgresql://me:secret@h/d", "trials=1"])
     command._hide_password()
