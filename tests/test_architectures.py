@@ -25,7 +25,7 @@ from pnn.config import checked
 from pnn.devices import lab
 from pnn.encodings import Direct, Energy, Mask, SideBySide, Windows, resample
 from pnn.errors import UserError
-from pnn.gradients import in_silico, physics_aware
+from pnn.gradients import ideal, in_silico, physics_aware
 from pnn.layers import Laboratory, out_of_range, total_penalty
 from pnn.systems import CoupledOscillators, Identity, ParameterSpec, System
 from pnn.systems.system import per_sample
@@ -166,6 +166,37 @@ def test_a_read_out_is_used_whatever_the_number_of_outputs() -> None:
     for tail in (2, 4):
         with pytest.raises(ValueError, match=f"tail={tail} must be from 3, the number of outputs, to 3"):
             Laboratory(Identity, lab, nominal, physics_aware, readout=Windows(tail)).layer(3, outputs=3)
+
+
+class Bench:
+    """A device of a laboratory's own: all that it has is `respond`."""
+
+    def __init__(self, system: System, slot: int = 0, answer=lambda x: x):
+        self.answer = answer
+
+    def respond(self, x: Tensor, *theta: Tensor) -> Tensor:
+        return self.answer(x)
+
+
+def test_a_device_with_nothing_but_respond_is_counted_checked_and_resumed() -> None:
+    bench = Laboratory(Identity, Bench, nominal, physics_aware)
+    layer = bench.layer(3)
+    layer(torch.rand(5, 3))
+    (device,) = bench.devices
+    state = device.state_dict()
+    layer(torch.rand(5, 3))
+    assert (device.ledger.calls, device.ledger.samples) == (2, 10)
+    device.load_state_dict(state)
+    assert (device.ledger.calls, device.ledger.samples) == (1, 5)
+    for answer, said in (
+        (lambda x: x[..., :2], r"shape \(5, 2\) .* must be \(5, 3\)"),
+        (lambda x: x.numpy(), "a ndarray"),
+    ):
+        wrong = Laboratory(Identity, lambda system, slot, a=answer: Bench(system, slot, a), nominal, physics_aware)
+        with pytest.raises(UserError, match=f"Bench.respond gave {said}"):
+            wrong.layer(3)(torch.rand(5, 3))
+    with pytest.raises(ValueError, match="Bench can only be measured"):
+        Laboratory(Identity, Bench, nominal, ideal).layer(3)
 
 
 def test_one_instrument_serves_every_layer_of_its_size() -> None:

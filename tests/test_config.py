@@ -12,7 +12,7 @@ import pytest
 from pnn.build import build
 from pnn.config import checked, conf_dir, expand
 from pnn.errors import UserError
-from pnn.rules import NUMBERS, look_up
+from pnn.rules import FLAGS, NUMBERS, look_up
 from pnn.train import train
 
 GROUPS = (
@@ -63,6 +63,10 @@ def test_every_option_composes_and_has_a_header(group: str, option: str) -> None
         (["optimizer.schedule=linear"], ["optimizer.schedule=linear", "constant, cosine"]),
         (["device.adc_bits=1"], ["device.adc_bits=1", ">= 2", "null"]),
         (["system.steps=2"], ["system.steps=2", "nystrom4", "leapfrog"]),
+        (["one_device=no"], ["one_device=no", "true or false"]),
+        (["trainer.enable_progress_bar=off"], ["trainer.enable_progress_bar=off", "true or false"]),
+        (["twin=/nowhere.pt"], ["twin=/nowhere.pt", "would not be used", "model=linear"]),
+        (["trainer.limit_test_batches=0"], ["trainer.limit_test_batches=0", "> 0"]),
         (["system.scheme=euler"], ["system.scheme=euler", "nystrom4, leapfrog, rk4"]),
         (["architecture=mixer", "architecture.patch=3"], ["architecture.patch=3", "8 × 8", "[1, 2, 4, 8]"]),
         (["architecture=mixer", "task=vowels"], ["mixer", "vowels", "multilayer"]),
@@ -99,16 +103,16 @@ def test_several_mistakes_are_reported_together() -> None:
 def test_every_number_in_the_rules_exists_in_the_yaml_tree() -> None:
     """A rule for a key that was renamed would silently check nothing."""
     trees = [checked("train", [f"{group}={option}", *NEEDS.get(option, [])]) for group, option in OPTIONS]
-    trees += [checked("twin", []), checked("toy", [])]
-    for rule in NUMBERS:
+    trees += [checked("twin", []), checked("toy", []), checked("demo", []), checked("evaluate", ["ckpt_path=a"])]
+    for key in (*(rule.key for rule in NUMBERS), *FLAGS):
         found = False
         for tree in trees:
             try:
-                look_up(tree, rule.key)
+                look_up(tree, key)
                 found = True
             except KeyError:
                 continue
-        assert found, rule.key
+        assert found, key
 
 
 def test_a_mistake_ends_the_command_with_code_2_and_leaves_nothing(tmp_path: Path) -> None:

@@ -137,12 +137,18 @@ def test_a_run_that_accumulates_gradients_stops_between_steps(tmp_path: Path) ->
     same(tmp_path / "stopped", tmp_path / "whole")
 
 
-def test_a_run_whose_folder_has_moved_keeps_its_best_epoch(never_stopped: Path, tmp_path: Path) -> None:
+def test_a_run_whose_folder_has_moved_keeps_its_best_epoch(
+    never_stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Stopped before the last step, moved, resumed: the best epoch so far stays the best, and is what is tested."""
     run = [*RUN, "optimizer.lr=0.5", "optimizer.schedule=constant"]  # too fast: the first epoch is the best
     train(checked("train", [*run, f"out={tmp_path / 'whole'}"]))
     stopped_then_resumed(run, 104, tmp_path / "stopped", tmp_path / "moved")
     same(tmp_path / "moved", tmp_path / "whole")
+    monkeypatch.chdir(tmp_path)  # as most people name a folder
+    stopped_then_resumed(run, 104, Path("near"))
+    same(Path("near"), tmp_path / "whole")
+    assert torch.load("near/checkpoints/best.ckpt", weights_only=True)["epoch"] == 0
     best = json.loads((tmp_path / "moved/summary.json").read_text())["best_epoch"]
     kept = torch.load(tmp_path / "moved/checkpoints/best.ckpt", weights_only=True)
     assert kept["epoch"] == best

@@ -190,6 +190,26 @@ def forked(job: Callable[[], object]) -> Any:
     return process
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("gird: {seed: 0}", ["sweep: gird:", "a grid: of values or a space:"]),
+        ("grid: {}", ["sweep.grid must name at least one key"]),
+        ("grid: [seed]", ["sweep.grid must name"]),
+        ("grid: {seed: 0}\noverrides: trainer.max_epochs=1", ["sweep.overrides=trainer.max_epochs=1 must be a list"]),
+        ("space: {optimizer.lr: interval(0, 1)}", ["sweep.command"]),
+        ("grid: {seed: 0}\ncommand: twin", ["sweep.command=twin"]),
+    ],
+)
+def test_a_bad_sweep_file_is_refused(content: str, words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "own/sweep").mkdir(parents=True)
+    (tmp_path / "own/sweep/mine.yaml").write_text(content)
+    with pytest.raises(UserError) as caught:
+        configuration(["sweep=mine", DIGITS], str(tmp_path / "own"))
+    for word in words:
+        assert word in str(caught.value)
+
+
 def test_a_study_from_end_to_end(undisturbed: Path, capsys: pytest.CaptureFixture) -> None:
     there = {path.name for path in undisturbed.iterdir() if not path.name.startswith(".")}
     names = {f"{mode}-gap0.3-seed{seed}" for mode in ("pat", "in_silico") for seed in (0, 1)}

@@ -57,7 +57,10 @@ def build(config: Config) -> Experiment:
     Raises UserError for what the parts refuse about each other.
     """
     torch.manual_seed(config["seed"])
-    task = instantiate(config["task"])
+    try:
+        task = instantiate(config["task"])
+    except UserError as error:
+        raise UserError(explained(error, config)) from error
     training = config["training"]
     laboratory = make_laboratory(config)
     digital = config.get("reference") in DIGITAL  # no physics and no wiring, so no factors for their parameters
@@ -95,10 +98,12 @@ def as_large(network: nn.Module, task: Task) -> int:
 def explained(error: Exception, config: Config) -> str:
     """The message of a constructor that refused its arguments; a key that an experiment left behind is named as such."""
     found = re.fullmatch(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
-    for group in ("architecture", "system", "device", "model") if found else ():
-        if found and found[2] in config[group] and str(config[group]["_target_"]).endswith(f".{found[1]}"):
+    for group in ("architecture", "system", "device", "model", "task") if found else ():
+        target = str(config[group]["_target_"]).rpartition(".")[2]
+        recipe = group == "device" and found is not None and found[1] == "SimulatedDevice"  # gets what a recipe leaves
+        if found and found[2] in config[group] and (target == found[1] or recipe):
             value = config[group][found[2]]
-            return f"{group}.{found[2]}={value} is not an option of {found[1]}; take it out with ~{group}.{found[2]}"
+            return f"{group}.{found[2]}={value} is not an option of {target}; take it out with ~{group}.{found[2]}"
     return str(error)
 
 

@@ -99,10 +99,13 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
     def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         """A run folder may have been moved: the best checkpoint so far lies beside the last one."""
         keeper = trainer.checkpoint_callback
-        saved = checkpoint["callbacks"].get(keeper.state_key) if isinstance(keeper, ModelCheckpoint) else None
+        if not isinstance(keeper, ModelCheckpoint):
+            return
+        saved = checkpoint["callbacks"].get(keeper.state_key)
         if saved and saved["best_model_path"]:
-            best = str(self.path.parent / Path(saved["best_model_path"]).name)
-            saved |= {"dirpath": str(self.path.parent), "best_model_path": best, "kth_best_model_path": best}
+            folder = str(keeper.dirpath)  # as the keeper will compare it
+            best = str(Path(folder) / Path(saved["best_model_path"]).name)
+            saved |= {"dirpath": folder, "best_model_path": best, "kth_best_model_path": best}
             saved["best_k_models"] = {best: saved["best_model_score"]}
 
     def on_train_batch_end(

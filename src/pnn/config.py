@@ -131,6 +131,18 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
     return [list(point) for point in itertools.product(*axes)]
 
 
+def refuse_shared_folder(configs: Sequence[Config]) -> None:
+    """Points of a grid that would be written into one folder are a mistake, and so is a grid without points."""
+    if not configs:
+        raise UserError("the grid has no point; give every key at least one value")
+    folders = [str(config["out"]) for config in configs if config.get("out")]
+    for folder in folders:
+        if folders.count(folder) > 1:
+            raise UserError(
+                f"out={folder} would be the folder of {folders.count(folder)} points; leave it out, or sweep it too"
+            )
+
+
 def run_command(command: str, job: Callable[[Config], object], *, check: bool = True) -> None:
     """A Hydra application whose configuration is checked, for every point of a multirun, before any work starts."""
     arguments = get_args_parser().parse_args()
@@ -141,6 +153,7 @@ def run_command(command: str, job: Callable[[Config], object], *, check: bool = 
             points = expand(own) if arguments.multirun else [own]
             configs = [checked(command, [*hydras, *filter(None, point)], arguments.config_dir) for point in points]
             if arguments.multirun:
+                refuse_shared_folder(configs)
                 launch(command, partial(settled_job, job), points, configs, hydras)
                 return
         except (UserError, HydraException) as error:

@@ -43,6 +43,8 @@ def demo(config: Config) -> dict[str, Any]:
     from pnn.figures import demo_figure
     from pnn.memory import keep_freed_memory
 
+    if not isinstance(config["gaps"], list):
+        raise UserError(f"gaps={config['gaps']} must be a list; use gaps=[{config['gaps']}]")
     keep_freed_memory()
     start = time.perf_counter()
     folder = runs.new_folder(config["out"], config["name"])

@@ -9,6 +9,7 @@ from typing import Any
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from pnn.config import application, checked, compose, expand, no_such_key, plain
@@ -39,7 +40,7 @@ def main() -> None:
                 print(OmegaConf.to_yaml(OmegaConf.create({**config, **options})))
             else:
                 evaluate(options, config)
-    except UserError as error:
+    except (UserError, HydraException) as error:
         fail(error)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -70,6 +71,8 @@ def configuration(overrides: list[str]) -> tuple[Config, Config]:
         raise UserError(f"split={options['split']} must be test or val")
     if options["diagnose"] not in (None, "gradients"):
         raise UserError(f"diagnose={options['diagnose']} must be gradients or null")
+    if options["out"] and Path(options["out"]).is_dir():
+        raise UserError(f"out={options['out']} is a folder; give a file, such as {options['out']}/evaluated.json")
     if options["plot"] not in (None, "signals"):
         raise UserError(f"plot={options['plot']} must be signals or null")
     stored = read(options["ckpt_path"])["pnn"]["config"]
@@ -92,6 +95,8 @@ def _later_keys(device: Config) -> Config:
 def _apply(config: DictConfig, text: str) -> str | None:
     """Lay one override over the run's configuration; the message for one that does not fit."""
     override = OverridesParser.create().parse_override(text)
+    if override.is_sweep_override():
+        return f"{text}: several values need -m"
     key = override.key_or_group
     if key in GROUPS:
         try:
@@ -113,8 +118,8 @@ def _has(config: DictConfig, key: str) -> bool:
 
 def evaluate(options: Config, config: Config) -> dict[str, Any]:
     """Score the checkpoint on the device that `config` describes; returns what is printed, as numbers."""
-    from pnn import alignment, checkpoints, runs
-    from pnn.build import build, instantiate
+    from pnn import alignment, checkpoints, ranks, runs
+    from pnn.build import build
 
     if options["out"]:
         runs.check_writable(Path(options["out"]).parent)
@@ -142,7 +147,7 @@ def evaluate(options: Config, config: Config) -> dict[str, Any]:
     elif options["plot"] == "signals":
         result |= _draw(experiment, options)
     else:
-        result |= _score(experiment, instantiate({**config["trainer"], "_partial_": True}), options["split"])
+        result |= _score(experiment, ranks.alone(config), options["split"])
         result |= _against_the_run(result, options)
     if options["out"]:
         Path(options["out"]).parent.mkdir(parents=True, exist_ok=True)
@@ -171,13 +176,11 @@ def _draw(experiment: Any, options: Config) -> dict[str, Any]:
     return {"picture": str(path), "confusion": counts.tolist()}
 
 
-def _score(experiment: Any, trainer_of: Any, split: str) -> dict[str, Any]:
+def _score(experiment: Any, trainer: Any, split: str) -> dict[str, Any]:
     """Accuracy on the device and on the model over one split."""
     from pnn.callbacks import quiet
 
     quiet()
-    plain_run = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
-    trainer = trainer_of(**plain_run, enable_progress_bar=sys.stderr.isatty())
     run = trainer.test if split == "test" else trainer.validate
     run(experiment.module, datamodule=experiment.task, verbose=False)
     scores = {name: float(value) for name, value in trainer.callback_metrics.items()}

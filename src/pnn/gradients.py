@@ -75,9 +75,8 @@ def ideal(device: Any, model: Transform) -> Transform:
     Raises ValueError for a device that cannot be differentiated.
     """
     if not hasattr(device, "differentiable"):
-        raise ValueError(
-            f"training=ideal needs a simulated device, and {type(device).__name__} can only be measured; use training=pat"
-        )
+        name = type(getattr(device, "device", device)).__name__
+        raise ValueError(f"training=ideal needs a simulated device, and {name} can only be measured; use training=pat")
     return device.differentiable
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pnn.devices.device import complete
 from pnn.encodings import Direct, Encoder, Readout, Windows
 from pnn.gradients import StraightThroughClamp, Transform
 from pnn.systems.system import System
@@ -163,7 +164,8 @@ class Laboratory:
         for bench in self.benches if self.reuse else ():
             if (bench.system.input_size, bench.system.output_size) == sizes:
                 return bench
-        bench = Bench(system, self.device(system, slot=len(self.benches)), self.model(system))
+        device = complete(self.device(system, slot=len(self.benches)), system.output_size)
+        bench = Bench(system, device, self.model(system))
         self.benches.append(bench)
         return bench
 

@@ -74,6 +74,9 @@ NUMBERS = (
     Number("device_gain", float, 0, remedy="use 2.0", open_low=True),
     Number("model_gain", float, 0, remedy="use 2.01", open_low=True),
     Number("times", int, 1, 100, "use 10"),
+    Number("batches", int, 1, remedy="use 4"),
+    Number("seeds", int, 1, remedy="use 5"),
+    Number("epochs", int, 1, remedy="use 8"),
     Number("target", float, remedy="use 1e5"),
     Number("lr", float, 0, remedy="use 1e-15", open_low=True),
     Number("steps", int, 1, remedy="use 150"),
@@ -119,6 +122,19 @@ NUMBERS = (
     Number("trainer.gradient_clip_val", float, 0, remedy="use null for none", open_low=True, optional=True),
 )
 
+#: Switches; Hydra reads `no` and `off` as words, and a word is true.
+FLAGS = (
+    "one_device",
+    "system.linear",
+    "system.undepleted",
+    "model.bypass",
+    "model.noise",
+    "curve",
+    "architecture.digital_output",
+    "trainer.enable_progress_bar",
+    "logger.offline",
+)
+
 CHOICES: dict[str, tuple[str | None, ...]] = {
     "reference": (None, "identity", "clamped", "linear", "linear_classifier", "perceptron"),
     "model.measure.plan": ("uniform", "lowpass", "visited"),
@@ -147,7 +163,7 @@ def look_up(config: Config, key: str) -> Any:
 
 def problems(config: Config) -> list[str]:
     """Every mistake in a resolved configuration, each as name, value, limit, remedy."""
-    return [*_values(config), *_crossings(config)]
+    return [*_values(config), *_flags(config), *_crossings(config)]
 
 
 def _values(config: Config) -> Iterator[str]:
@@ -170,8 +186,18 @@ def _values(config: Config) -> Iterator[str]:
             yield f"{key}={value} must be one of {', '.join('null' if a is None else a for a in allowed)}"
 
 
+def _flags(config: Config) -> Iterator[str]:
+    for key in FLAGS:
+        try:
+            value = look_up(config, key)
+        except KeyError:
+            continue
+        if not isinstance(value, bool):
+            yield f"{key}={value} must be true or false"
+
+
 def _crossings(config: Config) -> Iterator[str]:
-    for check in (_schemes, _mixer, _notebook, _jitter, _hidden):
+    for check in (_schemes, _mixer, _notebook, _jitter, _hidden, _twin):
         message = check(config)
         if message:
             yield message
@@ -179,6 +205,12 @@ def _crossings(config: Config) -> Iterator[str]:
 
 def _target(config: Config, group: str) -> str:
     return str((config.get(group) or {}).get("_target_", "")).rpartition(".")[2]
+
+
+def _twin(config: Config) -> str | None:
+    if config.get("twin") is None or "model" not in config or "measure" in (config["model"] or {}):
+        return None
+    return f"twin={config['twin']} would not be used: add the model that was fitted, model=linear, quadratic, mlp or grey_box"
 
 
 def _schemes(config: Config) -> str | None:

@@ -13,6 +13,7 @@ from pnn.config import application, checked
 from pnn.errors import UserError, fail
 
 if TYPE_CHECKING:
+    from pnn.rules import Config
     from pnn.sweeps.grid import Study
     from pnn.sweeps.plan import Plan
 
@@ -52,6 +53,7 @@ def configuration(overrides: list[str], config_dir: str | None = None) -> Plan |
     own = [o for o in overrides if o.partition("=")[0].lstrip("+~").partition(".")[0] in OWN]
     options = checked("sweep", own, config_dir)
     lines = [o for o in overrides if o not in own]
+    check_file(options["sweep"])
     if options["sweep"].get("grid") is None:
         from pnn.sweeps import search
 
@@ -67,6 +69,29 @@ def configuration(overrides: list[str], config_dir: str | None = None) -> Plan |
         name = options["sweep"]["name"]
         raise UserError("\n".join(f"{o} means nothing to sweep={name}, which is a grid; leave it out" for o in named))
     return study.configuration(options, lines, config_dir)
+
+
+#: What a sweep file may hold.
+KEYS = ("name", "command", "overrides", "grid", "space", "evaluate", "also", "hint")
+
+
+def check_file(content: Config) -> None:
+    """Refuse a sweep file that is neither a grid nor a space, or not of the form that docs/sweeps.md describes."""
+    found = [f"sweep: {key}: is none of {', '.join(KEYS)}" for key in content if key not in KEYS]
+    if (content.get("grid") is None) == (content.get("space") is None):
+        found.append("sweep: a sweep file has either a grid: of values or a space: to search")
+    for key in ("grid", "space"):
+        if content.get(key) is not None and not (isinstance(content[key], dict) and (content[key] or key == "space")):
+            found.append(f"sweep.{key} must name at least one key with its values")
+    if not isinstance(content.get("overrides") or [], list):
+        found.append(f"sweep.overrides={content['overrides']} must be a list, one override a line")
+    command = content.get("command")
+    if content.get("space") is not None and command is None:
+        found.append("sweep.command: a search says what a trial runs: train or twin")
+    if content.get("grid") is not None and command not in (None, "train"):
+        found.append(f"sweep.command={command}: a grid is of training runs; use train")
+    if found:
+        raise UserError("\n".join(found))
 
 
 def sweep(plan: Plan | Study) -> list[dict[str, Any]]:
