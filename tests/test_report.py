@@ -145,8 +145,8 @@ def test_the_interval_of_pairs_is_that_of_students_paired_test() -> None:
         paired([0.5], [0.4, 0.3])
 
 
-def test_pairs_are_matched_by_replica_and_used_only_where_all_have_one(tmp_path: Path) -> None:
-    """Splits that differ far more than the two kinds do: paired, the difference is seen; one partner short, it is not."""
+def test_pairs_are_matched_by_replica_and_used_where_all_of_one_side_have_one(tmp_path: Path) -> None:
+    """Splits that differ far more than the two kinds do: paired, the difference is seen; partners short, it is not."""
     for split, seen in enumerate((0.9, 0.6, 0.75)):
         fake(tmp_path / f"b/pat{split}", seen + 0.02 + 0.001 * split, task__split_seed=split)
         fake(tmp_path / f"a/silico{2 - split}", seen, task__split_seed=split, training__name="in_silico")
@@ -161,6 +161,8 @@ def test_pairs_are_matched_by_replica_and_used_only_where_all_have_one(tmp_path:
         True,
     )
     fake(tmp_path / "b/more", 0.8, task__split_seed=9)
+    assert gain(*groups_of(tmp_path)) == both  # over what both have
+    fake(tmp_path / "a/more", 0.8, task__split_seed=8, training__name="in_silico")
     pat, silico = groups_of(tmp_path)
     alone = gain(pat, silico)
     assert not alone.paired and not alone.shown and "Welch" in score(target, [pat, silico]).why
@@ -178,8 +180,8 @@ def test_the_seeds_of_a_split_are_no_independent_samples(tmp_path: Path) -> None
     pat, silico = groups_of(tmp_path)
     expected = estimate([0.9015, 0.6015])
     assert (pat.on_device.mean, pat.on_device.half, pat.on_device.n) == pytest.approx((expected.mean, expected.half, 2))
-    more = gain(pat, silico)  # other seeds are other devices: no pairs
-    assert not more.paired and more.estimate.n == 2 and more.estimate.mean == pytest.approx(0.0215)
+    more = gain(pat, silico)  # over what both have: seed 0 of both splits
+    assert more.paired and more.estimate.n == 2 and more.estimate.mean == pytest.approx(0.02)
     for split, seen in enumerate((0.9, 0.6)):
         for seed in range(1, 4):
             fake(

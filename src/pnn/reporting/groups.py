@@ -270,8 +270,15 @@ class Gain:
 
 
 def gain(ours: Group, against: Group, key: str = "test_accuracy_device") -> Gain:
-    """ours − against: paired where both have the same replicas (seeds, devices, splits), Welch's interval otherwise."""
-    first, second = ours.units(key), against.units(key)
-    if len({frozenset(replica(run.config) for run in one.runs) for one in (ours, against)}) == 1:
+    """ours − against: paired over the replicas (seeds, devices, splits) that both have, where these are all of one side's and
+    several or all of both; Welch's interval otherwise.
+    """
+    a, b = ({replica(run.config): run for run in one.runs} for one in (ours, against))
+    shared = [name for name in a if name in b]
+    if len(shared) == min(len(a), len(b)) and (len(shared) > 1 or len(a) == len(b)):
+        first, second = (
+            independent(runs, [float(run.summary[key]) for run in runs])
+            for runs in ([side[name] for name in shared] for side in (a, b))
+        )
         return Gain(paired(list(first.values()), [second[name] for name in first]), True)
-    return Gain(difference(list(first.values()), list(second.values())), False)
+    return Gain(difference(list(ours.units(key).values()), list(against.units(key).values())), False)
