@@ -111,10 +111,9 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_index: int
     ) -> None:
-        whole = (
-            batch_index + 1
-        ) % trainer.accumulate_grad_batches == 0  # gradients of half a step are in no checkpoint
-        if whole and batch_index + 1 < trainer.num_training_batches and self._asked(trainer):
+        done = batch_index + 1
+        whole = done % trainer.accumulate_grad_batches == 0  # gradients of half a step are in no checkpoint
+        if whole and done < trainer.num_training_batches and self._asked(trainer):
             self._save(trainer)
             raise Stopped
 

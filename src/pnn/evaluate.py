@@ -118,7 +118,7 @@ def _has(config: DictConfig, key: str) -> bool:
 
 def evaluate(options: Config, config: Config) -> dict[str, Any]:
     """Score the checkpoint on the device that `config` describes; returns what is printed, as numbers."""
-    from pnn import alignment, checkpoints, ranks, runs
+    from pnn import alignment, checkpoints, runs
     from pnn.build import build
 
     if options["out"]:
@@ -147,7 +147,7 @@ def evaluate(options: Config, config: Config) -> dict[str, Any]:
     elif options["plot"] == "signals":
         result |= _draw(experiment, options)
     else:
-        result |= _score(experiment, ranks.alone(config), options["split"])
+        result |= _score(experiment, config, options["split"])
         result |= _against_the_run(result, options)
     if options["out"]:
         Path(options["out"]).parent.mkdir(parents=True, exist_ok=True)
@@ -176,11 +176,13 @@ def _draw(experiment: Any, options: Config) -> dict[str, Any]:
     return {"picture": str(path), "confusion": counts.tolist()}
 
 
-def _score(experiment: Any, trainer: Any, split: str) -> dict[str, Any]:
+def _score(experiment: Any, config: Config, split: str) -> dict[str, Any]:
     """Accuracy on the device and on the model over one split."""
+    from pnn import ranks
     from pnn.callbacks import quiet
 
     quiet()
+    trainer = ranks.alone(config)
     run = trainer.test if split == "test" else trainer.validate
     run(experiment.module, datamodule=experiment.task, verbose=False)
     scores = {name: float(value) for name, value in trainer.callback_metrics.items()}

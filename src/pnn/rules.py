@@ -166,8 +166,13 @@ def problems(config: Config) -> list[str]:
     return [*_values(config), *_flags(config), *_crossings(config)]
 
 
+def _foreign(config: Config) -> bool:
+    """Whether the system is another package's."""
+    return not str((config.get("system") or {}).get("_target_", "pnn.")).startswith("pnn.")
+
+
 def _values(config: Config) -> Iterator[str]:
-    foreign = not str((config.get("system") or {}).get("_target_", "pnn.")).startswith("pnn.")
+    foreign = _foreign(config)
     for rule in NUMBERS:
         if foreign and rule.key.startswith("system."):
             continue  # another package's system has its own rules
@@ -188,6 +193,8 @@ def _values(config: Config) -> Iterator[str]:
 
 def _flags(config: Config) -> Iterator[str]:
     for key in FLAGS:
+        if _foreign(config) and key.startswith("system."):
+            continue
         try:
             value = look_up(config, key)
         except KeyError:

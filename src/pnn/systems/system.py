@@ -103,7 +103,7 @@ class System(nn.Module):
 
         With `parts`, so is then every element of the constants that no gap moves: what this device has and its model lacks.
         Uniform factors stay positive for gap < 1, where Gaussian ones would flip signs. Draws come from `generator`
-        in the order of `constants`, so one seed names one device.
+        in the order of `constants`, the parts last, so one seed names one device.
         """
         if not 0 <= gap < 1:
             raise ValueError(f"gap={gap} must be in [0, 1); use 0 for a perfect digital model")

@@ -101,8 +101,8 @@ def sample(
 
     `plan`: `uniform`, every input independent and uniform over the system's range (±1 where it is infinite); `lowpass`,
     noise below a random cut-off, of random size; `visited`, rows of `visited`: inputs (m, in), or (inputs, *θ), that
-    a training run sent, each at most once, and so fewer than `count` where there are fewer. θ is uniform in its allowed range, or
-    from its initial distribution where there is none.
+    a training run sent, each at most once, and so fewer than `count` where there are fewer. θ is uniform in its allowed
+    range, or from its initial distribution where there is none.
 
     Raises UserError for an unknown plan, numbers that cannot be, or a plan too large to hold in memory.
     """
