@@ -77,6 +77,12 @@ def test_every_option_composes_and_has_a_header(group: str, option: str) -> None
         (["architecture.depth=0"], ["architecture.depth=0", ">= 1"]),
         (["trainer.max_epochs=0"], ["trainer.max_epochs=0", ">= 1"]),
         (["a=[1"], ["a=[1"]),
+        (["device=null"], ["device=null: no such option", "ideal, lab"]),
+        (["device=3"], ["device=3", "string"]),
+        (["optimizer.betas=[0.9]"], ["optimizer.betas=[0.9]", "two numbers", "[0.9, 0.999]"]),
+        (["optimizer.betas=[0.9,1]"], ["optimizer.betas=[0.9, 1]", "[0, 1)"]),
+        (["name=[a]"], ["name=['a']", "one name"]),
+        (["out={a: b}"], ["out={'a': 'b'}", "one name"]),
     ],
 )
 def test_a_mistake_is_named_with_its_remedy(overrides: list[str], words: list[str]) -> None:
@@ -209,6 +215,22 @@ def test_keys_of_the_group_that_was_left_are_the_mistake_not_the_group() -> None
         checked("train", ["architecture.depth=3", "architecture=mixer"])
     assert "architecture.depth=3: there is no key architecture.depth" in str(caught.value)
     assert "architecture=mixer" not in str(caught.value)
+
+
+def test_a_file_that_is_no_yaml_is_named_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("name: mine\nsystem: {duration: 0.5\n")
+    with pytest.raises(UserError) as caught:
+        checked("train", ["experiment=mine", "seed=-1"], str(tmp_path))
+    first, *others = str(caught.value).splitlines()
+    assert first.startswith("experiment=mine: not a YAML file") and "mine.yaml" in first and "line 2" in first
+    assert "seed=-1" in others[0]
+
+
+def test_a_config_dir_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:
+    refused = command("train", "--config-dir", str(tmp_path / "nowhere"), "experiment=digits", f"out={tmp_path}/run")
+    assert refused.returncode == 2 and "nowhere is not a folder" in refused.stderr
+    assert "Traceback" not in refused.stderr and not (tmp_path / "run").exists()
 
 
 def test_a_table_of_constants_is_filled_entry_by_entry() -> None:

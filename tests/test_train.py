@@ -15,7 +15,7 @@ import torch
 from pnn.build import build
 from pnn.config import checked
 from pnn.errors import UserError
-from pnn.evaluate import configuration, evaluate
+from pnn.evaluate import configuration, evaluate, main
 from pnn.signals import trace
 from pnn.train import train
 
@@ -144,7 +144,8 @@ def test_a_traced_pass_is_the_pass(run: Path) -> None:
     [
         (["device.gap=-1"], ["device.gap=-1", ">= 0"]),
         (["device.gapp=0.1"], ["device.gapp", "did you mean device.gap"]),
-        (["device=labb"], ["device=labb"]),
+        (["device=labb"], ["device=labb: no such option", "did you mean lab?"]),
+        (["device=null"], ["device=null: no such option", "ideal, lab"]),
         (["split=train"], ["split=train", "test or val"]),
         (["architecture.depth=3"], ["another architecture", "layers.2"]),
         (["plot=weights"], ["plot=weights", "signals"]),
@@ -156,6 +157,17 @@ def test_evaluate_refuses_what_does_not_fit(run: Path, overrides: list[str], wor
         judge(run, *overrides)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_evaluate_finds_the_devices_of_its_config_dir(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "device").mkdir()
+    (tmp_path / "device" / "bench.yaml").write_text("defaults: [ideal]\ngap: 0.7\n")
+    arguments = ["--config-dir", str(tmp_path), f"ckpt_path={run}/checkpoints/best.ckpt", "device=bench"]
+    monkeypatch.setattr(sys, "argv", ["pnn-evaluate", *arguments, f"out={tmp_path}/judged.json"])
+    main()
+    assert json.loads((tmp_path / "judged.json").read_text())["device"]["gap"] == 0.7
 
 
 def test_resuming_with_another_configuration_is_refused(run: Path) -> None:

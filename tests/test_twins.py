@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -414,6 +415,26 @@ def test_sampling_draws_from_the_noise_model(correlated: tuple[MLP, Tensor]) -> 
     x = torch.zeros(3, 2, 5, requires_grad=True)
     twin(x).sum().backward()
     assert x.grad is not None and x.grad.abs().max() > 0
+
+
+def test_processes_of_a_run_draw_different_noise(
+    correlated: tuple[MLP, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twin = copy.deepcopy(correlated[0])
+    shape, start = (7, twin.output_size), twin.draws.clone()
+
+    def drawn() -> Tensor:
+        twin.draws.copy_(start)
+        return twin._draw(shape)[0]
+
+    alone = drawn()
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    processes = []
+    for rank in (0, 1, 2):
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+        processes.append(drawn())
+    assert torch.equal(processes[0], alone)
+    assert all(not torch.equal(a, b) for a, b in itertools.combinations(processes, 2))
 
 
 def test_sampling_needs_a_noise_model(toy: Toy, data: Measurements) -> None:

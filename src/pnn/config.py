@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
@@ -30,6 +31,9 @@ from pnn.launch import launch, split
 from pnn.plugins import GROUP, check_import, conf_dir, conf_folders
 from pnn.rules import Config, problems
 
+#: What `compose` raises for an override that does not fit.
+REFUSED = (HydraException, OmegaConfBaseException, UserError)
+
 
 class InstalledSystems(SearchPathPlugin):
     """conf/ of packages with entry points `pnn.systems`, behind pnn's own; other Hydra applications are left alone."""
@@ -42,12 +46,22 @@ class InstalledSystems(SearchPathPlugin):
 
 
 def compose(command: str, overrides: Sequence[str], config_dir: str | None = None) -> DictConfig:
-    """The configuration of `command` with `overrides`, unresolved. Raises Hydra's own errors."""
+    """The configuration of `command` with `overrides`, unresolved.
+
+    Raises Hydra's own errors, and UserError for a file that is no YAML or a folder that is not there.
+    """
+    if config_dir and not Path(config_dir).is_dir():
+        raise UserError(f"--config-dir={config_dir} is not a folder; give the one that holds experiment/, system/, …")
     extra = [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
     Plugins.instance().register(InstalledSystems)
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_dir().absolute()), version_base="1.3"):
-        return hydra.compose(command, overrides=[*extra, *overrides])
+        try:
+            return hydra.compose(command, overrides=[*extra, *overrides])
+        except yaml.YAMLError as error:
+            raise UserError(f"not a YAML file: {' '.join(str(error).split())}") from error
+        except ValueError as error:  # Hydra's, for a group's option that is not a name
+            raise UserError(_short(error)) from error
 
 
 def plain(config: DictConfig) -> Config:
@@ -66,13 +80,13 @@ def checked(command: str, overrides: Sequence[str], config_dir: str | None = Non
     try:
         config = compose(command, overrides, config_dir)
         good = list(overrides)
-    except (HydraException, OmegaConfBaseException):
+    except REFUSED:
         for override in sorted(overrides, key=lambda o: "." in o.partition("=")[0]):  # groups before the keys in them
             try:
                 compose(command, [*good, override], config_dir)
                 good.append(override)
-            except (HydraException, OmegaConfBaseException) as error:
-                found.append(_explain(command, override, error, good, config_dir))
+            except REFUSED as error:
+                found.append(explain(command, override, error, good, config_dir))
         config = compose(command, good, config_dir)
     try:
         resolved = plain(config)
@@ -84,9 +98,14 @@ def checked(command: str, overrides: Sequence[str], config_dir: str | None = Non
     return resolved
 
 
-def _explain(command: str, override: str, error: Exception, good: list[str], config_dir: str | None) -> str:
-    """One line for one override that Hydra refused."""
+def explain(command: str, override: str, error: Exception, good: Sequence[str], config_dir: str | None = None) -> str:
+    """One line for one override that Hydra refused, after the `good` ones."""
     text, (key, _, value) = str(error), override.partition("=")
+    if isinstance(error, UserError) and value == "null":  # quoted, it is a name, and Hydra lists the names there are
+        try:
+            compose(command, [*good, f"{key}='null'"], config_dir)
+        except HydraException as unknown:
+            text = str(unknown)
     options = re.search(r"Available options in '(.*?)':\n((?:\t.*\n?)+)", text)
     if options:
         names = options.group(2).split()

@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from pnn.config import application, checked, compose, expand, no_such_key, plain
+from pnn.config import REFUSED, application, checked, compose, expand, explain, no_such_key, plain
 from pnn.errors import UserError, fail
 from pnn.launch import launch, split
 from pnn.rules import Config, problems
@@ -30,7 +30,7 @@ def main() -> None:
     try:
         hydras, own = split(arguments.overrides)
         points = expand(own) if arguments.multirun else [own]
-        jobs = [configuration(point) for point in points]
+        jobs = [configuration(point, arguments.config_dir) for point in points]
         if arguments.multirun and not arguments.cfg:
             refuse_shared_file(jobs)
             launch("evaluate", evaluate_job, points, jobs, hydras)
@@ -61,12 +61,12 @@ def refuse_shared_file(jobs: list[tuple[Config, Config]]) -> None:
             )
 
 
-def configuration(overrides: list[str]) -> tuple[Config, Config]:
+def configuration(overrides: list[str], config_dir: str | None = None) -> tuple[Config, Config]:
     """The command's own options, and the run's configuration with the overrides laid over it."""
     from pnn.checkpoints import read
 
     own = [o for o in overrides if o.partition("=")[0] in OWN]
-    options = checked("evaluate", own)
+    options = checked("evaluate", own, config_dir)
     if options["split"] not in ("test", "val"):
         raise UserError(f"split={options['split']} must be test or val")
     if options["diagnose"] not in (None, "gradients"):
@@ -78,7 +78,7 @@ def configuration(overrides: list[str]) -> tuple[Config, Config]:
     stored = read(options["ckpt_path"])["pnn"]["config"]
     config = OmegaConf.create({**stored, "device": {**_later_keys(stored["device"]), **stored["device"]}})
     OmegaConf.set_struct(config, True)
-    found = [m for o in overrides if o not in own for m in [_apply(config, o)] if m]
+    found = [m for o in overrides if o not in own for m in [_apply(config, o, config_dir)] if m]
     resolved = plain(config)
     found += problems(resolved)
     if found:
@@ -92,17 +92,18 @@ def _later_keys(device: Config) -> Config:
     return {"distance": 0.0, "distance_seed": 0, "noise_factor": 1.0} if simulated else {}
 
 
-def _apply(config: DictConfig, text: str) -> str | None:
+def _apply(config: DictConfig, text: str, config_dir: str | None) -> str | None:
     """Lay one override over the run's configuration; the message for one that does not fit."""
     override = OverridesParser.create().parse_override(text)
     if override.is_sweep_override():
         return f"{text}: several values need -m"
     key = override.key_or_group
     if key in GROUPS:
+        seed = f"seed={config.seed}"
         try:
-            config[key] = compose("train", [f"seed={config.seed}", text])[key]
-        except Exception as error:
-            return f"{text}: {str(error).splitlines()[0]}"
+            config[key] = compose("train", [seed, text], config_dir)[key]
+        except REFUSED as error:
+            return explain("train", text, error, [seed], config_dir)
         return None
     if OmegaConf.select(config, key, default=None) is None and not _has(config, key):
         return no_such_key(key, text, OmegaConf.to_container(config), "see config.yaml of the run")

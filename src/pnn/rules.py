@@ -135,6 +135,9 @@ FLAGS = (
     "logger.offline",
 )
 
+#: What is called by one word, number or path.
+NAMES = ("name", "out")
+
 CHOICES: dict[str, tuple[str | None, ...]] = {
     "reference": (None, "identity", "clamped", "linear", "linear_classifier", "perceptron"),
     "model.measure.plan": ("uniform", "lowpass", "visited"),
@@ -163,7 +166,7 @@ def look_up(config: Config, key: str) -> Any:
 
 def problems(config: Config) -> list[str]:
     """Every mistake in a resolved configuration, each as name, value, limit, remedy."""
-    return [*_values(config), *_flags(config), *_crossings(config)]
+    return [*_values(config), *_flags(config), *_names(config), *_crossings(config)]
 
 
 def _foreign(config: Config) -> bool:
@@ -203,8 +206,15 @@ def _flags(config: Config) -> Iterator[str]:
             yield f"{key}={value} must be true or false"
 
 
+def _names(config: Config) -> Iterator[str]:
+    for key in NAMES:
+        value = config.get(key)
+        if isinstance(value, (list, dict)):
+            yield f"{key}={value} must be one name; use {key}=mine"
+
+
 def _crossings(config: Config) -> Iterator[str]:
-    for check in (_schemes, _mixer, _notebook, _jitter, _hidden, _twin):
+    for check in (_schemes, _betas, _mixer, _notebook, _jitter, _hidden, _twin):
         message = check(config)
         if message:
             yield message
@@ -229,6 +239,14 @@ def _schemes(config: Config) -> str | None:
                 f"use system.{scheme}=leapfrog for several"
             )
     return None
+
+
+def _betas(config: Config) -> str | None:
+    betas = (config.get("optimizer") or {}).get("betas", [0.9, 0.999])
+    pair = betas if isinstance(betas, (list, tuple)) and len(betas) == 2 else [None]
+    if all(isinstance(beta, (int, float)) and not isinstance(beta, bool) and 0 <= beta < 1 for beta in pair):
+        return None
+    return f"optimizer.betas={betas} must be two numbers in [0, 1); use [0.9, 0.999]"
 
 
 def _mixer(config: Config) -> str | None:

@@ -13,9 +13,8 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from pnn.config import checked, compose, no_such_key, plain
+from pnn.config import REFUSED, checked, compose, no_such_key, plain
 from pnn.errors import UserError
 from pnn.rules import Config, look_up, problems
 
@@ -181,7 +180,7 @@ def composed(overrides: Sequence[str], config_dir: str | None = None) -> tuple[A
     try:
         node = compose("train", overrides, config_dir)
         config = plain(node)
-    except (HydraException, OmegaConfBaseException, UserError):
+    except REFUSED:
         config = checked("train", overrides, config_dir)  # says what is wrong
         node = compose("train", overrides, config_dir)
     return node, config

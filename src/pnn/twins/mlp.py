@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 from torch.distributions import LowRankMultivariateNormal
 from torch.nn import functional
 from tqdm import tqdm
@@ -30,8 +30,8 @@ class MLP(Regression):
     worse there than linear, and often, for weakly nonlinear devices, no better. `bypass=False` replaces L by the mean.
 
     With `noise`, a `NoiseModel` of `rank` is fitted to the residuals of single measurements; `sampling = True` then adds
-    one draw of it to every output (gradients flow through the draw). Numbers come from the seed of the fit and a counter
-    in the state, so that a resumed run continues with the same ones.
+    one draw of it to every output (gradients flow through the draw). Numbers come from the seed of the fit, a counter
+    in the state and the process's rank, so that a resumed run continues with the same ones.
     """
 
     residual: Tensor
@@ -171,7 +171,9 @@ class MLP(Regression):
 
     def _draw(self, *shapes: tuple[int, ...]) -> list[Tensor]:
         """The next standard normal numbers, on the CPU, so that one seed means one noise anywhere."""
-        seed = np.random.SeedSequence(self.draws.tolist()).generate_state(1, np.uint64)[0] >> np.uint64(1)
+        rank = distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+        own = [rank] if rank else []  # processes of one run have equal states and each a part of the batch
+        seed = np.random.SeedSequence([*self.draws.tolist(), *own]).generate_state(1, np.uint64)[0] >> np.uint64(1)
         self.draws[1] += 1
         generator = torch.Generator().manual_seed(int(seed))
         return [torch.randn(shape, generator=generator) for shape in shapes]
