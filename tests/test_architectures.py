@@ -93,6 +93,8 @@ def test_windows_read_the_end_of_a_recording() -> None:
     assert torch.equal(Windows()(y, 3), torch.tensor([[1.5, 5.5, 9.5]] * 2))
     assert torch.equal(Windows(normalise="max")(y, None), y / 11)
     assert torch.isfinite(Windows(normalise="max")(torch.zeros(2, 4), None)).all()
+    dipping = torch.tensor([[-2.0, -4.0, 1e-5]])  # a linearised spectrum: its largest value is next to nothing
+    assert torch.equal(Windows(normalise="max")(dipping, None), dipping / 4)
 
 
 def test_the_energy_of_windows_obeys_parseval() -> None:

@@ -121,7 +121,8 @@ class Windows:
     """The means of `outputs` equal windows at the end of a recording.
 
     `tail`: the last so many samples (a whole number), the last part of the recording (a fraction < 1), or all of it (null).
-    `normalise="max"` first divides each recording by its largest value, as one does with spectra. Without a number of
+    `normalise="max"` first divides each recording by its largest magnitude, as one does with spectra; of a linearised
+    system, whose spectra may dip below 0, so that none is divided by next to nothing. Without a number of
     outputs (a hidden layer) the whole recording is passed on. Raises ValueError for another tail, one shorter than the
     outputs or longer than the recording, and an unknown `normalise`.
     """
@@ -138,7 +139,7 @@ class Windows:
 
     def __call__(self, y: Tensor, outputs: int | None) -> Tensor:
         if self.normalise == "max":
-            y = y / y.amax(-1, keepdim=True).clamp_min(1e-6)
+            y = y / y.abs().amax(-1, keepdim=True).clamp_min(1e-6)
         return y if outputs is None else resample(self.end(y, outputs), outputs)
 
     def end(self, y: Tensor, outputs: int) -> Tensor:
