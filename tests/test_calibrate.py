@@ -24,7 +24,7 @@ from pnn.gradients import physics_aware
 from pnn.layers import Laboratory, PhysicalLayer
 from pnn.systems import Identity
 from pnn.train import train, visited_drives
-from pnn.twins import MLP, nominal
+from pnn.twins import MLP, nominal, sample, save
 
 PLATE = [
     "system=oscillating_plate",
@@ -117,6 +117,28 @@ def test_a_twin_that_does_not_fit_is_refused(run: Path, more: list[str], message
     config = checked("train", [*given, f"twin={run}/twin-0.pt", *more])
     with pytest.raises(UserError, match=message):
         calibrate(build(config).laboratory, config)
+
+
+def test_judging_beside_another_model_takes_it_from_a_file(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UserError, match=r"no fitted Quadratic, and none is fitted here; add twin=FILE"):
+        judge(run, "model=quadratic")
+    with pytest.raises(UserError, match=r"/nowhere/twin\.pt does not exist"):
+        judge(run, "twin=/nowhere/twin.pt")
+    own = json.loads((run / "summary.json").read_text())["test_accuracy_model"]
+    assert judge(run, f"twin={run}/twin-0.pt")["test_accuracy_model"] == own
+    (other,) = build(checked("train", [*LINEAR, "device.seed=3"])).laboratory.benches
+    other.model.fit(sample(other.device, other.system, 20, seed=0))
+    save(other.model, tmp_path / "other.pt", {})
+    assert judge(run, f"twin={tmp_path}/other.pt")["test_accuracy_model"] != own
+    assert "one_device" not in capsys.readouterr().err
+
+
+def test_one_twin_for_several_devices_is_worth_a_word(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = checked("train", [*LINEAR, "one_device=false", f"twin={run}/twin-0.pt"])
+    report = calibrate(build(config).laboratory, config)
+    assert len(report) == 2 and "now stands for 2; with one_device=true" in capsys.readouterr().err
 
 
 def test_in_silico_training_draws_the_noise_and_judging_does_not() -> None:

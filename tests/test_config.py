@@ -81,6 +81,7 @@ def test_every_option_composes_and_has_a_header(group: str, option: str) -> None
         (["device=3"], ["device=3", "string"]),
         (["optimizer.betas=[0.9]"], ["optimizer.betas=[0.9]", "two numbers", "[0.9, 0.999]"]),
         (["optimizer.betas=[0.9,1]"], ["optimizer.betas=[0.9, 1]", "[0, 1)"]),
+        (["+device.parts.leak=much"], ["device.parts={'leak': 'much'}", "table of numbers"]),
         (["name=[a]"], ["name=['a']", "one name"]),
         (["out={a: b}"], ["out={'a': 'b'}", "one name"]),
     ],

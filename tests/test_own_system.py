@@ -24,6 +24,7 @@ from pnn.errors import UserError
 from pnn.evaluate import configuration
 from pnn.plugins import conf_folders
 from pnn.systems import System
+from pnn.train import train
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs" / "add_a_system.md").read_text()
@@ -326,3 +327,50 @@ def test_doubling_the_source_and_the_unit_changes_what_the_document_says(clipper
     x = 0.5 * drive(20)
     torch.testing.assert_close(clipper(20, amplitude=2 * U)(x), clipper(20)(2 * x))
     torch.testing.assert_close(clipper(20, unit=2 * V_REF)(x), clipper(20)(x) / 2)
+
+
+OWN = """
+import torch
+from pnn.tasks import Task
+
+
+class MyInstrument:
+    made = 0
+
+    def __init__(self, system=None, slot=0):
+        type(self).made += 1
+
+    def respond(self, x, *theta):
+        return 0.9 * torch.tanh(x)
+
+
+class MyTask(Task):
+    name, features, classes, class_names = "mine", 12, 3, ("a", "b", "c")
+
+    def split(self):
+        y = torch.arange(90) % 3
+        x = torch.rand(90, 12, generator=torch.Generator().manual_seed(self.split_seed))
+        x[torch.arange(90), y] = 1.0
+        return tuple((x[rows], y[rows]) for rows in torch.arange(90).split(30))
+"""
+
+
+def test_an_instrument_and_a_task_of_ones_own_as_the_guide_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_package.py").write_text(OWN)
+    for group, text in (
+        ("device", "_target_: my_package.MyInstrument\n_partial_: true\n"),
+        (
+            "task",
+            "_target_: my_package.MyTask\nseed: ${seed}\nsplit_seed: 0\nbatch_size: 10\neval_batch_size: 30\nvalidation: 30\n",
+        ),
+    ):
+        (tmp_path / "D" / group).mkdir(parents=True)
+        (tmp_path / "D" / group / "mine.yaml").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    asked = ["device=mine", "task=mine", "system=identity", "one_device=true", "architecture.depth=2"]
+    config = checked("train", [*asked, "trainer.max_epochs=2", f"out={tmp_path}/run"], str(tmp_path / "D"))
+    summary = train(config)
+    assert sys.modules["my_package"].MyInstrument.made == 1
+    assert summary["device_samples"] == 2 * (2 * (30 + 30) + 30) and 0 <= summary["test_accuracy_device"] <= 1

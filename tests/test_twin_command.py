@@ -12,6 +12,8 @@ import torch
 from omegaconf import OmegaConf
 
 from pnn import twin as command
+from pnn.build import build
+from pnn.calibrate import calibrate
 from pnn.config import checked
 from pnn.errors import UserError
 from pnn.systems import CoupledOscillators
@@ -77,10 +79,25 @@ def test_from_a_device_to_a_twin_and_its_card(
         assert set(fit["jacobian"]) == {f"{t}{end}" for t in ("x", "coupling", "drive") for end in ("", "_cosine")}
     for word in (name, "Linear", "nominal", "noise", "bias", "∂f/∂x", "400 records in 2 device calls"):
         assert word in printed
-    assert f"pnn-train model={model} twin=" in printed
+    assert f" model={model} twin=" in printed
     twin = load(folder / "twin.pt", CoupledOscillators(4, 4))
     assert twin.fitted and torch.load(folder / "twin.pt", weights_only=True)["pnn_twin"]["seed"] == 0
     assert OmegaConf.load(folder / "config.yaml").model._target_ == f"pnn.twins.{name}"
+
+
+def test_the_command_that_it_prints_trains_with_the_twin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["system=oscillating_plate", "system.modes=9", "device=plate", "model=linear", "model.measure.samples=100"]
+    sizes = ["inputs=64", "outputs=64", "curve=false", f"out={tmp_path}/twin"]
+    assert run(monkeypatch, *asked, *sizes) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("next"))
+    assert line.startswith("next, for layers of 64 inputs and 64 outputs: pnn-train ")
+    config = checked("train", line.partition("pnn-train ")[2].split())
+    experiment = build(config)
+    calibrate(experiment.laboratory, config)
+    (bench,) = experiment.laboratory.benches
+    assert bench.model.fitted and bench.device.ledger.calls == 0 and bench.system.frequency.shape[-1] == 9
 
 
 def test_the_grey_box_is_the_best_of_them_on_a_device_with_a_gap() -> None:

@@ -11,6 +11,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from pnn.config import REFUSED, application, checked, compose, expand, explain, no_such_key, plain
 from pnn.errors import UserError, fail
@@ -105,9 +106,15 @@ def _apply(config: DictConfig, text: str, config_dir: str | None) -> str | None:
         except REFUSED as error:
             return explain("train", text, error, [seed], config_dir)
         return None
-    if OmegaConf.select(config, key, default=None) is None and not _has(config, key):
+    if override.is_delete():
+        return f"{text}: keys are changed here, none is taken out"
+    added = override.is_add() and isinstance(OmegaConf.select(config, key.rpartition(".")[0]), DictConfig)
+    if not added and not _has(config, key):
         return no_such_key(key, text, OmegaConf.to_container(config), "see config.yaml of the run")
-    OmegaConf.update(config, key, override.value(), force_add=False)
+    try:
+        OmegaConf.update(config, key, override.value(), force_add=added)
+    except OmegaConfBaseException as error:
+        return explain("train", text, error, [])
     return None
 
 
@@ -127,6 +134,7 @@ def evaluate(options: Config, config: Config) -> dict[str, Any]:
     experiment = build(config)
     checkpoint = checkpoints.read(options["ckpt_path"])
     checkpoints.load_network(experiment.network, checkpoint)
+    _twins(experiment.laboratory, config, checkpoint["pnn"]["config"])
     experiment.task.prepare_data()
     experiment.task.setup()
     result: dict[str, Any] = {
@@ -154,6 +162,21 @@ def evaluate(options: Config, config: Config) -> dict[str, Any]:
         Path(options["out"]).parent.mkdir(parents=True, exist_ok=True)
         runs.write_json(Path(options["out"]), result)
     return result
+
+
+def _twins(laboratory: Any, config: Config, stored: Config) -> None:
+    """Fitted digital models that are not the checkpoint's: from the file that twin= names. Raises UserError without one."""
+    from pnn.calibrate import adopt, unfitted
+    from pnn.twins import Twin
+
+    fitted_here = unfitted(laboratory)
+    if config.get("twin") and config["twin"] != stored.get("twin"):
+        adopt([bench for bench in laboratory.benches if isinstance(bench.model, Twin)], config["twin"])
+    elif fitted_here:
+        name = type(fitted_here[0].model).__name__
+        raise UserError(
+            f"model: the checkpoint holds no fitted {name}, and none is fitted here; add twin=FILE of pnn-twin"
+        )
 
 
 def _draw(experiment: Any, options: Config) -> dict[str, Any]:

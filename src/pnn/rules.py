@@ -214,7 +214,7 @@ def _names(config: Config) -> Iterator[str]:
 
 
 def _crossings(config: Config) -> Iterator[str]:
-    for check in (_schemes, _betas, _mixer, _notebook, _jitter, _hidden, _twin):
+    for check in (_schemes, _betas, _parts, _mixer, _notebook, _jitter, _hidden, _twin):
         message = check(config)
         if message:
             yield message
@@ -247,6 +247,13 @@ def _betas(config: Config) -> str | None:
     if all(isinstance(beta, (int, float)) and not isinstance(beta, bool) and 0 <= beta < 1 for beta in pair):
         return None
     return f"optimizer.betas={betas} must be two numbers in [0, 1); use [0.9, 0.999]"
+
+
+def _parts(config: Config) -> str | None:
+    parts = (config.get("device") or {}).get("parts")
+    if parts is None or (isinstance(parts, dict) and all(isinstance(v, (int, float)) for v in parts.values())):
+        return None
+    return f"device.parts={parts} must be a table of numbers; use +device.parts.NAME=VALUE"
 
 
 def _mixer(config: Config) -> str | None:

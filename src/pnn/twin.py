@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pnn.config import run_command
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 GUIDE = """\
 This folder holds one digital twin of pnn.
 
-  twin.pt           the fitted twin; train with it: pnn-train model=NAME twin=<this folder>/twin.pt
+  twin.pt           the fitted twin; train with it: pnn-train … model=NAME twin=<this folder>/twin.pt one_device=true
   card.json         how good it is: noise floor and bias, R², Jacobians, learning curve, cost in device calls
   card.png          the same as a picture
   config.yaml       the resolved configuration
@@ -80,8 +81,15 @@ def twin(config: Config) -> dict[str, Any]:
     print(render(card))
     print(f"\ntwin: {folder / 'twin.pt'}    picture: {folder / 'card.png'}    {card['seconds']['all']:.1f} s")
     if not config["data"]:
-        print(f"next: pnn-train model={_group(model)} twin={folder / 'twin.pt'}")
+        print(f"next, for layers of {config['inputs']} inputs and {config['outputs']} outputs: {_next(model, folder)}")
     return card
+
+
+def _next(model: Config, folder: Path) -> str:
+    """The command that trains with the twin, of the same system, device and model as this command line says."""
+    same = [o for o in sys.argv[1:] if o.lstrip("+").startswith(("system", "device", "model."))]
+    same = [o for o in same if not o.startswith("model.measure")]
+    return " ".join(["pnn-train", *same, f"model={_group(model)}", f"twin={folder / 'twin.pt'}", "one_device=true"])
 
 
 def from_data(config: Config, model: Config) -> Bench:
