@@ -23,7 +23,7 @@ from pnn.architectures import (
 from pnn.build import build
 from pnn.config import checked
 from pnn.devices import lab
-from pnn.encodings import Direct, Energy, Mask, SideBySide, Windows, resample
+from pnn.encodings import Direct, Energy, Mask, SideBySide, Windows, resample, uniform
 from pnn.errors import UserError
 from pnn.gradients import ideal, in_silico, physics_aware
 from pnn.layers import Laboratory, out_of_range, total_penalty
@@ -422,3 +422,51 @@ def test_a_perceptron_is_as_large_as_the_network_it_stands_for(name: str) -> Non
     assert isinstance(sibling.network, Perceptron) and not sibling.layers
     assert abs(count[0] - count[1]) <= a_unit / 2
     assert small.network.hidden.weight.shape == (3, sibling.task.features)
+
+
+def test_uniform_draws_lie_on_both_sides() -> None:
+    drawn = uniform((10_000,), 1.0, 0.5)
+    assert 0.5 <= drawn.min() < 0.51 and 1.49 < drawn.max() <= 1.5
+
+
+def test_masks_are_drawn_around_their_scale() -> None:
+    mask = Mask(4, Identity(4), (100,), scale=2.0, scale_spread=0.5).mask
+    assert mask.std() > 0.2 and mask.min() >= 1.5 and mask.max() <= 2.5
+
+
+def test_offsets_are_drawn_too() -> None:
+    assert SideBySide(4, Identity(8), (100,), offset_spread=0.5).offset.std() > 0.2
+
+
+class Remembering:
+    """An instrument with a state of its own."""
+
+    def __init__(self, system: System, slot: int = 0):
+        self.calls = 0
+
+    def respond(self, x: Tensor, *theta: Tensor) -> Tensor:
+        self.calls += 1
+        return x
+
+    def state_dict(self) -> dict[str, int]:
+        return {"calls": self.calls}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.calls = state["calls"]
+
+
+def test_records_of_every_leading_copy_are_counted() -> None:
+    bench = Laboratory(Identity, Remembering, nominal, physics_aware)
+    bench.layer(3, lead=(2,))(torch.rand(2, 5, 3))
+    assert bench.devices[0].ledger.samples == 10
+
+
+def test_an_instruments_own_state_is_restored() -> None:
+    bench = Laboratory(Identity, Remembering, nominal, physics_aware)
+    layer = bench.layer(3)
+    layer(torch.rand(5, 3))
+    (device,) = bench.devices
+    state = device.state_dict()
+    layer(torch.rand(5, 3))
+    device.load_state_dict(state)
+    assert device.device.calls == 1

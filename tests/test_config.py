@@ -82,6 +82,7 @@ def test_every_option_composes_and_has_a_header(group: str, option: str) -> None
         (["optimizer.betas=[0.9]"], ["optimizer.betas=[0.9]", "two numbers", "[0.9, 0.999]"]),
         (["optimizer.betas=[0.9,1]"], ["optimizer.betas=[0.9, 1]", "[0, 1)"]),
         (["+device.parts.leak=much"], ["device.parts={'leak': 'much'}", "table of numbers"]),
+        (["+trainer.check_val_every_n_epoch=2"], ["check_val_every_n_epoch=2", "must be 1"]),
         (["name=[a]"], ["name=['a']", "one name"]),
         (["out={a: b}"], ["out={'a': 'b'}", "one name"]),
     ],

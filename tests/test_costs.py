@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from pnn.budget import Budget, budget
 from pnn.build import Experiment, build
 from pnn.config import checked, conf_dir
 from pnn.errors import UserError
-from pnn.reporting.costs import MARKS, cost, equal_accuracy, laboratory_seconds, prices, sheet
+from pnn.reporting.costs import MARKS, cost, equal_accuracy, laboratory_seconds, newest_cost, prices, sheet
 from pnn.reporting.folders import find
 from pnn.reporting.groups import Group, group
 from pnn.reporting.tables.costs import inference_table, price_table, training_table
@@ -275,3 +276,68 @@ def test_the_smallest_perceptron_that_is_as_accurate_counts(tmp_path: Path) -> N
     assert [line.group.kind for line in lines] == ["pat", "perceptron"]
     assert lines[-1].group.settings["hidden"] == 16 and lines[-1].cost.digital_macs == 206 * 16
     assert "perceptron with 16 hidden units, no physics (94.00 %)" in (equal_accuracy(groups, RATE) or "")
+
+
+def test_every_record_has_its_operations() -> None:
+    experiment = built("system=electronic_oscillator", "architecture=ensemble", "architecture.members=3")
+    system = experiment.laboratory.benches[0].system
+    use = next(iter(counted(experiment).layers.values()))
+    assert (use.macs, use.model_macs) == (3 * system.converged().operations(), 3 * system.operations())
+
+
+def test_parameters_of_a_replaced_device_stay_in_the_apparatus(tmp_path: Path) -> None:
+    fake(tmp_path / "a", 0.8, [PLATE], reference="identity")
+    found = cost(find([tmp_path]).runs[0], RATE)
+    assert (found.stored, found.physical) == (1200 - 8, 8)
+
+
+def test_each_converter_has_its_own_bits(tmp_path: Path) -> None:
+    path = fake(tmp_path / "a", 0.8, [PLATE]) / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(config | {"device": {"gap": 0.05, "dac_bits": 8, "adc_bits": 12}}))
+    found = cost(find([tmp_path]).runs[0], RATE)
+    assert found.converters == pytest.approx(7 * (196 * 2**8 * RATE["dac_step"] + 100 * 2**12 * RATE["adc_step"]))
+
+
+def test_how_many_times_less_is_more_than_one(tmp_path: Path) -> None:
+    fake(tmp_path / "pat", 0.93, [PLATE])
+    fake(tmp_path / "mlp", 0.95, [], architecture="Perceptron", digital_macs=10**13)
+    pat, mlp = groups_of(tmp_path)
+    ratio = newest_cost(mlp, RATE).energy / newest_cost(pat, RATE).energy
+    said = equal_accuracy([pat, mlp], RATE).split(", ")[-1]
+    assert ratio > 1 and said.endswith(" times less.")
+    assert float(said.removesuffix(" times less.").replace(",", "")) == pytest.approx(ratio, rel=5e-3)
+
+
+def test_laboratory_time_is_the_mean_of_the_runs(tmp_path: Path) -> None:
+    for seed, samples in enumerate((7000, 9000)):
+        folder = fake(tmp_path / str(seed), 0.8, [PLATE])
+        for name, new in (("config.yaml", {"seed": seed}), ("summary.json", {"device_samples": samples})):
+            (folder / name).write_text(json.dumps(yaml.safe_load((folder / name).read_text()) | new))
+    (one,) = groups_of(tmp_path)
+    assert laboratory_seconds(one, RATE) == pytest.approx(8000 * 0.004)
+
+
+def test_the_inference_table_keeps_memory_and_apparatus_apart(tmp_path: Path) -> None:
+    fake(tmp_path / "a", 0.8, [PLATE])
+    table = inference_table(groups_of(tmp_path), RATE)
+    row = dict(zip(table.heads, table.rows[0], strict=True))
+    assert row["parameters: in memory + in the apparatus"] == "1,192 + 8" and row["DAC + ADC"] == "1,372 + 700"
+
+
+def test_the_newest_card_counts(tmp_path: Path) -> None:
+    for seed, records in enumerate((7, 9)):
+        folder = fake(tmp_path / str(seed), 0.8, [PLATE | {"records": records}])
+        (folder / "config.yaml").write_text(
+            json.dumps(yaml.safe_load((folder / "config.yaml").read_text()) | {"seed": seed})
+        )
+        os.utime(folder / "summary.json", (1000 + seed, 1000 + seed))
+    (one,) = groups_of(tmp_path)
+    assert newest_cost(one, RATE).records == 9
+
+
+def test_a_power_that_yaml_reads_as_text_is_a_mistake(tmp_path: Path) -> None:
+    text = (conf_dir() / "costs.yaml").read_text().replace("power: 50.0", "power: 5e1")
+    (tmp_path / "costs.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"SHG.power=5e1 must be a number >= 0; YAML wants a dot"):
+        prices(tmp_path / "costs.yaml")

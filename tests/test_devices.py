@@ -475,3 +475,16 @@ def test_the_notebook_device_at_its_defaults() -> None:
 def test_the_notebook_device_needs_couplings() -> None:
     with pytest.raises(ValueError, match=r"defined for system=coupled_oscillators, not for Masked; use device=lab"):
         notebook_gap(Masked(3, 3))
+
+
+def test_every_specimen_has_noise_of_its_own() -> None:
+    x, theta = torch.rand(5, 6), [torch.rand(s.shape) for s in CoupledOscillators(6, 6).parameters_spec]
+    noise = []
+    for distance, seed in ((0.0, 0), (0.1, 0), (0.1, 1)):
+        device = lab(CoupledOscillators(6, 6), output_noise=0.1, distance=distance, distance_seed=seed)
+        noise.append(device.respond(x, *theta) - device.system(x, *theta))
+    assert not any(torch.allclose(noise[a], noise[b], atol=1e-3) for a, b in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_the_noise_factor_reaches_the_notebook_device() -> None:
+    assert notebook_gap(CoupledOscillators(6, 6), noise_factor=3.0).input_noise == pytest.approx(0.06)

@@ -22,8 +22,9 @@ from scipy import stats
 from pnn.config import conf_dir
 from pnn.errors import UserError
 from pnn.report import main, report
+from pnn.reporting.costs import prices
 from pnn.reporting.figures import over_seeds
-from pnn.reporting.folders import find
+from pnn.reporting.folders import Found, find
 from pnn.reporting.groups import KINDS, Group, differences, gain, group, representatives
 from pnn.reporting.page import first_pictures
 from pnn.reporting.scoreboard import (
@@ -40,6 +41,10 @@ from pnn.reporting.scoreboard import (
     targets,
 )
 from pnn.reporting.statistics import difference, estimate, paired
+from pnn.reporting.tables.cards import demo_table, twins_csv
+from pnn.reporting.tables.costs import costs_csv
+from pnn.reporting.tables.gaps import gap_gains_csv, gaps_csv
+from pnn.reporting.tables.references import reference_table, references_csv, runs_csv
 from pnn.reporting.tables.scoreboard import claim_text
 from pnn.reporting.tables.table import Table
 from pnn.reporting.text import accuracy, duration, listed, metric
@@ -966,3 +971,79 @@ def test_a_damaged_ledger_is_never_overwritten(tmp_path: Path, damage: Any, word
     with pytest.raises(UserError, match=words) as caught:
         report([tmp_path / "runs"] if before else [], tmp_path / "b", ledger=ledger)
     assert str(ledger) in str(caught.value) and ledger.read_text() == before and not (tmp_path / "b").exists()
+
+
+def read(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(text.splitlines()))
+
+
+def test_gains_over_gaps_are_ours_minus_theirs(tmp_path: Path) -> None:
+    curve(tmp_path, "pat", {0.0: 0.9, 0.2: 0.89})
+    curve(tmp_path, "in_silico", {0.0: 0.9, 0.2: 0.85})
+    rows = read(gap_gains_csv(groups_of(tmp_path)))
+    assert [(r["ours"], r["against"], r["gap"]) for r in rows] == [("pat", "in_silico", g) for g in ("0.0", "0.2")]
+    assert float(rows[1]["difference"]) == pytest.approx(0.04)
+
+
+def test_the_models_interval_is_its_own(tmp_path: Path) -> None:
+    curve(tmp_path, "pat", {0.0: 0.9, 0.2: 0.89})
+    for path in tmp_path.rglob("summary.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"test_accuracy_model": 0.7}))
+    for row in read(gaps_csv(groups_of(tmp_path))):
+        assert (float(row["accuracy_model"]), float(row["half_width_model_95"])) == pytest.approx((0.7, 0), abs=1e-9)
+        assert float(row["half_width_95"]) > 1e-4
+
+
+def test_costs_are_of_one_run(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        fake(tmp_path / str(seed), seed=seed)
+    (row,) = read(costs_csv(groups_of(tmp_path), prices(conf_dir() / "costs.yaml")))
+    assert (float(row["training_device_calls"]), float(row["training_wall_seconds"])) == (1234, 60)
+
+
+def test_the_wall_time_is_of_one_run(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        fake(tmp_path / str(seed), seed=seed)
+    table = reference_table(groups_of(tmp_path))
+    assert dict(zip(table.heads, table.rows[0], strict=True))["wall time a run"] == "60 s"
+
+
+def test_a_rival_is_one_on_the_same_device(tmp_path: Path) -> None:
+    for seed, noise in enumerate((-0.01, 0.0, 0.01)):
+        fake(tmp_path / f"a{seed}", 0.85 + noise, seed=seed)
+        fake(tmp_path / f"b{seed}", 0.80 + 1.1 * noise, seed=seed, training__name="in_silico")
+        fake(tmp_path / f"c{seed}", 0.90 + noise, seed=seed, epochs=9, training__name="in_silico", device__gap=0.0)
+    result = score(claim(claim="better_than", than="in_silico"), groups_of(tmp_path))
+    assert (result.verdict, result.against.gap) == (REACHED, 0.2)
+
+
+def test_runs_with_a_given_twin_are_apart(tmp_path: Path) -> None:
+    fake(tmp_path / "own")
+    fake(tmp_path / "given", seed=1, twin="a/twin-0.pt")
+    fake(tmp_path / "too", seed=2, twin="b/twin-0.pt")
+    assert sorted(len(g.runs) for g in groups_of(tmp_path)) == [1, 2]
+
+
+def test_the_demos_columns() -> None:
+    modes = {"pat": {"device": [0.8, 0.9], "model": [0.9, 0.9], "output_gap": 0.3}}
+    (row,) = demo_table({"gaps": [{"gap": 0.4, "modes": modes}]}).rows
+    assert row[4] == "90.00 ± 0.00 %" and row[3].startswith("85.00")
+
+
+def test_the_columns_of_twins() -> None:
+    fit = {"error": 0.125, "noise": 0.02, "bias": 0.12, "r2": 0.98}
+    (row,) = read(twins_csv(Found(twins=[(Path("a/card.json"), {"fits": {"MLP": fit}})])))
+    assert {k: float(row[k]) for k in fit} == fit
+
+
+def test_the_seeds_have_their_columns(tmp_path: Path) -> None:
+    fake(tmp_path / "a", device__seed=3, task__seed=5, task__split_seed=7)
+    (row,) = read(runs_csv(find([tmp_path]).runs))
+    assert [row[k] for k in ("seed", "device_seed", "task_seed", "split_seed")] == ["0", "3", "5", "7"]
+
+
+def test_accuracies_on_device_and_model_have_their_columns(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        fake(tmp_path / str(seed), 0.8 + 0.02 * seed, seed=seed)
+    (row,) = read(references_csv(groups_of(tmp_path)))
+    assert (float(row["accuracy_device"]), float(row["accuracy_model"])) == pytest.approx((0.81, 0.76))

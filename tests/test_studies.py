@@ -21,13 +21,14 @@ from pnn.build import build
 from pnn.config import checked
 from pnn.devices import lab, notebook_gap
 from pnn.errors import UserError
+from pnn.reporting.statistics import estimate
 from pnn.sweep import configuration, sweep
 from pnn.sweeps import runs, transfer
 from pnn.sweeps.claims import Claims
 from pnn.sweeps.figures import across
-from pnn.sweeps.grid import Study, parse_axis, seeds_first
+from pnn.sweeps.grid import Axis, Point, Study, parse_axis, seeds_first
 from pnn.sweeps.processes import me
-from pnn.sweeps.table import differences
+from pnn.sweeps.table import _difference, differences
 from pnn.systems import CoupledOscillators
 
 #: Noise and drift on: whatever has a random state must survive.
@@ -549,3 +550,55 @@ def test_every_value_of_an_axis_is_built_before_anything_is_written(tmp_path: Pa
     check_built(plan.points, note)
     assert {mode for mode, _ in seen} == {"pat", "in_silico", "ideal"} and {gap for _, gap in seen} == {0, 0.1}
     assert len(seen) <= 4
+
+
+def test_a_tolerance_below_the_gap_does_not_track_it() -> None:
+    found = [transfer.Tolerance("pat", g, g / 2, 0.4) for g in (0.1, 0.2, 0.4)]
+    assert "does not track" in transfer.verdict(found)
+
+
+def test_networks_trained_without_a_gap_do_not_enter_the_verdict() -> None:
+    found = [transfer.Tolerance("pat", g, t, 0.4) for g, t in ((0.0, 0.2), (0.1, 0.1), (0.2, 0.2))]
+    assert "distance tracks" in transfer.verdict(found)
+
+
+def test_the_interval_of_the_matrix_is_over_networks(tmp_path: Path) -> None:
+    points = []
+    for seed, seen in enumerate(((0.8, 0.9), (0.7, 0.8), (0.75, 0.85))):
+        config = {"training": {"name": "pat"}, "device": {"gap": 0.2}, "out": str(tmp_path / str(seed))}
+        points.append(Point(str(seed), {"seed": str(seed)}, config, ((0.2, 0), (0.2, 1))))
+        points[-1].folder.mkdir()
+        rows = [{"distance": 0.2, "distance_seed": n, "accuracy": a} for n, a in enumerate(seen)]
+        (points[-1].folder / "transfer.json").write_text(json.dumps({"trained_gap": 0.2, "rows": rows}))
+    (row,) = transfer.matrix(Study({}, (), (Axis("seed", ("0", "1", "2")),), tuple(points)))
+    assert row["half_width_95"] == pytest.approx(estimate([0.85, 0.75, 0.8]).half)
+    assert (row["n"], row["seeds"]) == (6, 3)
+
+
+def test_a_worse_mode_is_lower() -> None:
+    assert _difference([-0.01, -0.012, -0.008])["verdict"] == "lower"
+
+
+def test_equal_differences_are_chance_not_certainty() -> None:
+    assert _difference([0.01, 0.01, 0.01])["verdict"] == "not shown"
+
+
+def test_seeds_of_a_split_are_not_independent() -> None:
+    gains = {"0": (0.030, 0.031, 0.029, 0.030), "1": (0.010, 0.011, 0.009, 0.010)}
+    table = [
+        {
+            "training": mode,
+            "seed": str(seed),
+            "task.split_seed": split,
+            "state": "finished",
+            "test_accuracy_device": seen,
+        }
+        for split, own in gains.items()
+        for seed, gain in enumerate(own)
+        for mode, seen in (("in_silico", 0.8 + 0.01 * seed), ("pat", 0.8 + 0.01 * seed + gain))
+    ]
+    axes = (Axis("training", ("pat", "in_silico")), Axis("task.split_seed", ("0", "1")), Axis("seed", tuple("0123")))
+    (row,) = differences(Study({}, (), axes, ()), table)
+    expected = estimate([0.030, 0.010])
+    assert (row["n"], row["verdict"]) == (2, "not shown")
+    assert (row["difference"], row["half_width_95"]) == pytest.approx((expected.mean, expected.half))

@@ -17,7 +17,7 @@ from torch import Tensor
 import pnn.tasks
 from pnn.errors import UserError
 from pnn.tasks import MNIST, Digits, FashionMNIST, Task, Vowels
-from pnn.tasks.augment import affine, flip, shift, transform
+from pnn.tasks.augment import affine, flip, flip_shift, shift, transform
 from pnn.tasks.idx import read_idx, write_idx
 from pnn.tasks.loader import BatchLoader, generator
 from pnn.tasks.vowels import VOWELS, filled, read_table
@@ -532,3 +532,39 @@ def test_hillenbrand_gives_259_tokens_of_37_women() -> None:
     assert [len(s) for s in task.speakers.values()] == [25, 6, 6]
     assert all(torch.isfinite(x).all() for x, _ in (task.train, task.val, task.test))
     assert read_table(HILLENBRAND / "vowdata.dat")["w01ae"].shape == (12,)
+
+
+def test_noise_on_the_inputs_is_reproducible() -> None:
+    def first() -> Tensor:
+        task = Digits(noise=0.1, batch_size=8, seed=3)
+        task.setup()
+        return next(iter(task.train_dataloader()))[0]
+
+    assert torch.equal(first(), first())
+
+
+def test_shifts_come_from_the_generator() -> None:
+    x = torch.rand(50, 8, 8)
+    assert torch.equal(shift(x, generator(1)), shift(x, generator(1)))
+
+
+def test_flip_shift_flips() -> None:
+    x = torch.zeros(100, 9, 9)
+    x[:, 4, 1] = 1.0
+    columns = flip_shift(x, generator(0)).sum(1).argmax(1)
+    assert (columns < 3).any() and (columns > 5).any()
+
+
+def test_validation_data_are_encoded_as_training_data() -> None:
+    x = torch.rand(6, 3)
+    ((batch, _),) = BatchLoader(x, torch.zeros(6), batch_size=6, shuffle=False, seed=0, symmetric=True)
+    assert torch.equal(batch, 2 * x - 1)
+
+
+def test_the_seed_of_the_task_orders_its_batches() -> None:
+    def first(seed: int) -> Tensor:
+        task = Digits(seed=seed)
+        task.setup()
+        return next(iter(task.train_dataloader()))[1]
+
+    assert not torch.equal(first(0), first(1))

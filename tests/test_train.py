@@ -83,6 +83,7 @@ def test_the_epoch_to_keep_is_the_best_or_the_last(tmp_path: Path) -> None:
         kept[monitor] = summary["best_epoch"]
         stored = torch.load(folder / "checkpoints/best.ckpt", weights_only=True)
         assert stored["epoch"] == summary["best_epoch"]
+        assert judge(folder)["test_accuracy_model"] == pytest.approx(summary["test_accuracy_model"])
     assert kept["epoch"] == 3 > kept["val_accuracy_device"]
 
 
@@ -104,6 +105,8 @@ def test_another_device_is_another_device(run: Path, tmp_path: Path) -> None:
     assert far["test_gap_output_error"] > 3 * near["test_gap_output_error"]
     assert near["test_gap_output_error"] < 0.01  # the two integrators
     assert json.loads((tmp_path / "new/far.json").read_text())["device"]["seed"] == 7
+    own = json.loads((run / "summary.json").read_text())["test_accuracy_device"]
+    assert far["change"] == pytest.approx(far["test_accuracy_device"] - own)
 
 
 def test_a_finer_integration_of_the_device_changes_little(run: Path) -> None:
@@ -171,6 +174,13 @@ def test_evaluate_finds_the_devices_of_its_config_dir(
     monkeypatch.setattr(sys, "argv", ["pnn-evaluate", *arguments, f"out={tmp_path}/judged.json"])
     main()
     assert json.loads((tmp_path / "judged.json").read_text())["device"]["gap"] == 0.7
+
+
+def test_gradients_of_no_physics_are_not_compared(tmp_path: Path) -> None:
+    short = ["trainer.max_epochs=1", "trainer.limit_train_batches=1", "reference=linear_classifier"]
+    train(checked("train", [*short, f"out={tmp_path}/run"]))
+    with pytest.raises(UserError, match="this network has none"):
+        judge(tmp_path / "run", "diagnose=gradients")
 
 
 def test_resuming_with_another_configuration_is_refused(run: Path) -> None:

@@ -143,6 +143,8 @@ def evaluate(options: Config, config: Config) -> dict[str, Any]:
         "seed": config["seed"],
     }
     if options["diagnose"] == "gradients":
+        if not experiment.layers:
+            raise UserError("diagnose=gradients compares gradients through physical layers, and this network has none")
         loader = iter(experiment.task.train_dataloader())
         batches = [next(loader) for _ in range(min(options["batches"], len(experiment.task.train_dataloader())))]
         try:

@@ -214,7 +214,7 @@ def _names(config: Config) -> Iterator[str]:
 
 
 def _crossings(config: Config) -> Iterator[str]:
-    for check in (_schemes, _betas, _parts, _mixer, _notebook, _jitter, _hidden, _twin):
+    for check in (_schemes, _betas, _parts, _validated, _mixer, _notebook, _jitter, _hidden, _twin):
         message = check(config)
         if message:
             yield message
@@ -254,6 +254,13 @@ def _parts(config: Config) -> str | None:
     if parts is None or (isinstance(parts, dict) and all(isinstance(v, (int, float)) for v in parts.values())):
         return None
     return f"device.parts={parts} must be a table of numbers; use +device.parts.NAME=VALUE"
+
+
+def _validated(config: Config) -> str | None:
+    every = (config.get("trainer") or {}).get("check_val_every_n_epoch", 1)
+    if every == 1:
+        return None
+    return f"trainer.check_val_every_n_epoch={every} must be 1: every epoch is validated, and the best one kept"
 
 
 def _mixer(config: Config) -> str | None:

@@ -95,6 +95,10 @@ def prices(path: Path) -> Prices:
         for name in CONSTANTS:
             if not constants[name].value >= 0:
                 raise ValueError(f"{name}={constants[name].value} must be >= 0")
+        for name, one in instruments.items():
+            for key, value in (("power", one.power), ("seconds", one.seconds)):
+                if value is not None and not (isinstance(value, (int, float)) and value >= 0):
+                    raise ValueError(f"{name}.{key}={value} must be a number >= 0; YAML wants a dot: 2.0e+1, not 2e1")
         for mark in [p.mark for p in constants.values()] + [i.mark for i in instruments.values()]:
             if mark not in MARKS:
                 raise ValueError(f"{mark} must be one of {', '.join(MARKS)}")

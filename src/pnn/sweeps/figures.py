@@ -15,7 +15,7 @@ from pnn.figures import INK, MODE_COLOURS
 from pnn.modes import MODE_LABELS
 from pnn.reporting.statistics import estimate
 from pnn.runs import write_atomically
-from pnn.sweeps.grid import REPEATS, Study
+from pnn.sweeps.grid import REPEATS, Study, independent
 from pnn.sweeps.table import cells
 
 #: Okabe-Ito colours, markers and dashes: distinguishable with any colour vision, and in grey.
@@ -53,7 +53,7 @@ def accuracy_figure(plan: Study, table: Sequence[dict[str, Any]], path: Path) ->
         mode = at.pop("training", plan.points[0].config["training"]["name"])
         x = place[at.pop(axis_key, "") if axis_key else ""]
         panel = ", ".join(f"{k.rpartition('.')[2]} {v}" for k, v in at.items() if _varies(plan, k))
-        lines.setdefault(panel, {}).setdefault(mode, []).append((x, estimate(list(scores.values()))))
+        lines.setdefault(panel, {}).setdefault(mode, []).append((x, estimate(independent(scores))))
     panels = list(lines)[:MOST_PANELS]
     size = (max(6.5, 3.6 * len(panels)), 4.0)
     figure, axes = plt.subplots(1, len(panels), figsize=size, layout="constrained", sharey=True, squeeze=False)

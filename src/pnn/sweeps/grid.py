@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -20,7 +21,9 @@ from pnn.rules import Config, look_up, problems
 
 LARGEST = 10_000
 #: Axes whose values only repeat an experiment: tables average over them.
-REPEATS = ("seed", "task.split_seed", "device.seed", "task.seed")
+SPLIT = "task.split_seed"
+REPEATS = ("seed", SPLIT, "device.seed", "task.seed")
+Repetition = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -234,9 +237,17 @@ def seeds_first(points: Sequence[Point]) -> list[Point]:
     return sorted(points, key=lambda point: seeds.index(repetition(point.values)))
 
 
-def repetition(values: dict[str, str]) -> tuple[str, ...]:
+def repetition(values: Mapping[str, str]) -> Repetition:
     """Which repetition a point is: its values on the axes of seeds."""
-    return tuple(values[key] for key in REPEATS if key in values)
+    return tuple((key, values[key]) for key in REPEATS if key in values)
+
+
+def independent(found: Mapping[Repetition, float]) -> list[float]:
+    """Independent numbers: of several splits one each, the mean over its seeds, which share its data; else one a repetition."""
+    splits: dict[str | None, list[float]] = {}
+    for repeated, value in found.items():
+        splits.setdefault(dict(repeated).get(SPLIT), []).append(value)
+    return [fmean(own) for own in splits.values()] if len(splits) > 1 else list(found.values())
 
 
 def representatives(points: Sequence[Point]) -> Iterator[Point]:

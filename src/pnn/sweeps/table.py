@@ -12,7 +12,7 @@ from typing import Any
 from pnn.reporting.statistics import Estimate, estimate
 from pnn.runs import write_atomically
 from pnn.sweeps import runs
-from pnn.sweeps.grid import REPEATS, Point, Study, repetition
+from pnn.sweeps.grid import REPEATS, Point, Repetition, Study, independent, repetition
 
 #: Columns of points.csv behind those of the axes: name → key of summary.json.
 RESULTS = {
@@ -65,10 +65,10 @@ def write_csv(path: Path, table: Sequence[dict[str, Any]], names: Sequence[str] 
 # means and differences
 
 
-def cells(plan: Study, table: Iterable[dict[str, Any]]) -> dict[tuple[str, ...], dict[Any, float]]:
-    """Values of every axis but the seeds → accuracy on the device by seed, of finished points."""
+def cells(plan: Study, table: Iterable[dict[str, Any]]) -> dict[tuple[str, ...], dict[Repetition, float]]:
+    """Values of every axis but the seeds → accuracy on the device by repetition, of finished points."""
     keys = [axis.key for axis in plan.axes if axis.key not in REPEATS]
-    found: dict[tuple[str, ...], dict[Any, float]] = {}
+    found: dict[tuple[str, ...], dict[Repetition, float]] = {}
     for row in table:
         if row["state"] == "finished":
             own = found.setdefault(tuple(row[key] for key in keys), {})
@@ -82,7 +82,8 @@ DIFFERENCES = ("at", "pair", "difference", "standard_error", "half_width_95", "n
 def differences(plan: Study, table: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """PAT minus in silico and minus ideal, paired over seeds, at every value of the other axes.
 
-    A difference is shown when zero lies outside its 95 % interval (Student's t over the seeds). None without two modes.
+    A difference is shown when zero lies outside its 95 % interval (Student's t over the seeds, or over the splits where there
+    are several). None without two modes.
     """
     keys = [axis.key for axis in plan.axes if axis.key not in REPEATS]
     if "training" not in keys:
@@ -94,9 +95,9 @@ def differences(plan: Study, table: Sequence[dict[str, Any]]) -> list[dict[str, 
         at = " ".join(f"{k}={v}" for n, (k, v) in enumerate(zip(keys, values, strict=True)) if n != place)
         for other in OTHERS:
             rival = by_cell.get((*values[:place], other, *values[place + 1 :]), {})
-            pairs = [pat[seed] - rival[seed] for seed in pat if seed in rival]
+            pairs = {seed: pat[seed] - rival[seed] for seed in pat if seed in rival}
             if pairs:
-                found.append({"at": at, "pair": f"pat-{other}"} | _difference(pairs))
+                found.append({"at": at, "pair": f"pat-{other}"} | _difference(independent(pairs)))
     return found
 
 
@@ -116,8 +117,8 @@ def render(plan: Study, table: Sequence[dict[str, Any]], paired: Sequence[dict[s
     found = cells(plan, table)
     labels = {values: " ".join(f"{k}={v}" for k, v in zip(keys, values, strict=True)) for values in found}
     wide = max(len(label) for label in labels.values())
-    lines = [f"{'':{wide}}  test accuracy on the device (%, ± 95 % interval over seeds)"]
-    lines += [f"{labels[values]:{wide}}  {shown(estimate(list(scores.values())))}" for values, scores in found.items()]
+    lines = [f"{'':{wide}}  test accuracy on the device (%, ± 95 % interval over seeds or splits)"]
+    lines += [f"{labels[values]:{wide}}  {shown(estimate(independent(scores)))}" for values, scores in found.items()]
     if paired:
         lines.append("paired differences (points, ± standard error):")
     for row in paired:

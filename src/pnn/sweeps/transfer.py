@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import fmean
 from typing import Any
 
 from pnn.reporting.statistics import estimate
 from pnn.reporting.transfer import tolerated
 from pnn.sweeps import figures, runs
-from pnn.sweeps.grid import REPEATS, Study, repetition
+from pnn.sweeps.grid import REPEATS, Repetition, Study, independent, repetition
 from pnn.sweeps.table import write_csv
 
 COLUMNS = ("training", "trained_gap", "distance", "accuracy", "half_width_95", "n", "seeds", "interval_over")
@@ -31,11 +31,12 @@ def matrix(plan: Study) -> list[dict[str, Any]]:
     """One row per (training mode and whatever else was varied, gap, distance): mean accuracy over seeds and devices, 95 %
     interval, counts.
 
-    The devices of one seed share a network, so the interval is over the seeds' means; over devices where there is one seed.
+    The devices of one seed share a network, so the interval is over the seeds' means (over those of the splits where there are
+    several); over devices where there is one seed.
     """
     own = (*REPEATS, "training", "device.gap")
     further = [axis.key for axis in plan.axes if len(axis.values) > 1 and axis.key not in own]
-    found: dict[tuple[str, float, float], dict[tuple[str, ...], list[float]]] = {}
+    found: dict[tuple[str, float, float], dict[Repetition, list[float]]] = {}
     for point in plan.points:
         wanted = set(point.transfers)
         label = " ".join([point.config["training"]["name"], *(f"{key}={point.values[key]}" for key in further)])
@@ -46,11 +47,11 @@ def matrix(plan: Study) -> list[dict[str, Any]]:
     table = []
     for (training, gap, distance), by_seed in sorted(found.items()):
         values = [value for own in by_seed.values() for value in own]
-        means = [math.fsum(own) / len(own) for own in by_seed.values()]
+        means = independent({seed: fmean(own) for seed, own in by_seed.items()})
         one = len(means) == 1
         half = estimate(values if one else means).half
         over = "devices" if one else "seeds"
-        counts = (math.fsum(means) / len(means), half, len(values), len(means), over)
+        counts = (fmean(means), half, len(values), len(means), over)
         table.append(dict(zip(COLUMNS, (training, gap, distance, *counts), strict=True)))
     return table
 
