@@ -50,7 +50,7 @@ def test_the_validation_loss_is_the_mean_over_samples() -> None:
     for part in (slice(0, 5), slice(5, 7)):
         with torch.no_grad():
             module.validation_step((x[part], y[part]), 0)
-    expected = float(functional.cross_entropy(module.network(x, "model"), y))
+    expected = float(functional.cross_entropy(module.network(x, "model"), y).detach())
     assert module.eval_tally.per("loss_model") == pytest.approx(expected)
 
 
