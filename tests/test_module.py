@@ -75,7 +75,7 @@ def test_the_penalty_has_its_weight() -> None:
     plain, heavy = (
         float(PNNModule(layer, Adam(), [], penalty=p).training_step((x, y), 0).detach()) for p in (0.0, 10.0)
     )
-    assert heavy - plain == pytest.approx(10 * float(layer.penalty), rel=1e-5) and heavy > plain + 1
+    assert heavy - plain == pytest.approx(10 * float(layer.penalty.detach()), rel=1e-5) and heavy > plain + 1
 
 
 def test_the_learning_rate_ramps_up_and_decays() -> None:
