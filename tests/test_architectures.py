@@ -438,15 +438,14 @@ def test_offsets_are_drawn_too() -> None:
     assert SideBySide(4, Identity(8), (100,), offset_spread=0.5).offset.std() > 0.2
 
 
-class Remembering:
+class Remembering(Bench):
     """An instrument with a state of its own."""
 
-    def __init__(self, system: System, slot: int = 0):
-        self.calls = 0
+    calls = 0
 
     def respond(self, x: Tensor, *theta: Tensor) -> Tensor:
         self.calls += 1
-        return x
+        return super().respond(x, *theta)
 
     def state_dict(self) -> dict[str, int]:
         return {"calls": self.calls}

@@ -171,11 +171,11 @@ def _twins(laboratory: Any, config: Config, stored: Config) -> None:
     from pnn.calibrate import adopt, unfitted
     from pnn.twins import Twin
 
-    fitted_here = unfitted(laboratory)
+    lacking = unfitted(laboratory)
     if config.get("twin") and config["twin"] != stored.get("twin"):
         adopt([bench for bench in laboratory.benches if isinstance(bench.model, Twin)], config["twin"])
-    elif fitted_here:
-        name = type(fitted_here[0].model).__name__
+    elif lacking:
+        name = type(lacking[0].model).__name__
         raise UserError(
             f"model: the checkpoint holds no fitted {name}, and none is fitted here; add twin=FILE of pnn-twin"
         )

@@ -242,7 +242,9 @@ def _schemes(config: Config) -> str | None:
 
 
 def _betas(config: Config) -> str | None:
-    betas = (config.get("optimizer") or {}).get("betas", [0.9, 0.999])
+    if _target(config, "optimizer") != "Adam":
+        return None
+    betas = config["optimizer"].get("betas", [0.9, 0.999])
     pair = betas if isinstance(betas, (list, tuple)) and len(betas) == 2 else [None]
     if all(isinstance(beta, (int, float)) and not isinstance(beta, bool) and 0 <= beta < 1 for beta in pair):
         return None
@@ -250,8 +252,13 @@ def _betas(config: Config) -> str | None:
 
 
 def _parts(config: Config) -> str | None:
-    parts = (config.get("device") or {}).get("parts")
-    if parts is None or (isinstance(parts, dict) and all(isinstance(v, (int, float)) for v in parts.values())):
+    device = config.get("device") or {}
+    parts = device.get("parts")
+    if (
+        parts is None
+        or not str(device["_target_"]).startswith("pnn.")
+        or (isinstance(parts, dict) and all(isinstance(v, (int, float)) for v in parts.values()))
+    ):
         return None
     return f"device.parts={parts} must be a table of numbers; use +device.parts.NAME=VALUE"
 

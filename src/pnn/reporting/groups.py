@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import fmean
 from typing import Any
 
 from pnn.modes import MODE_LABELS
+from pnn.reporting import statistics
 from pnn.reporting.folders import Run
 from pnn.reporting.statistics import Estimate, difference, estimate, paired
 
@@ -176,15 +176,9 @@ def replica(config: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def independent(runs: Sequence[Run], values: Sequence[float]) -> dict[Any, float]:
-    """A number of each run → independent numbers: where several splits were run one a split, the mean over its runs, since
-    the seeds of a split share its data; else one a run.
-    """
-    splits: dict[Any, list[float]] = {}
-    for run, value in zip(runs, values, strict=True):
-        splits.setdefault(flat(run.config).get(SPLIT), []).append(value)
-    if len(splits) > 1:
-        return {split: fmean(members) for split, members in splits.items()}
-    return {replica(run.config): value for run, value in zip(runs, values, strict=True)}
+    """A number of each run → independent numbers, by split where several were run, else by replica."""
+    by_replica = {replica(run.config): value for run, value in zip(runs, values, strict=True)}
+    return statistics.independent(by_replica, lambda seeds: seeds[SEEDS.index(SPLIT)])
 
 
 def group(runs: Iterable[Run]) -> list[Group]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
 
 from scipy.special import stdtrit
 
@@ -55,3 +57,13 @@ def difference(first: Sequence[float], second: Sequence[float]) -> Estimate:
 def paired(first: Sequence[float], second: Sequence[float]) -> Estimate:
     """Mean of first − second, pair by pair, with Student's interval of the n differences. Raises ValueError without pairs."""
     return estimate([a - b for a, b in zip(first, second, strict=True)])
+
+
+def independent(values: Mapping[Any, float], split_of: Callable[[Any], Hashable]) -> dict[Hashable, float]:
+    """A number of each run → independent numbers: of several splits one each, the mean over its runs, since these share its
+    data; else one a run.
+    """
+    splits: dict[Hashable, list[float]] = {}
+    for run, value in values.items():
+        splits.setdefault(split_of(run), []).append(value)
+    return {split: fmean(own) for split, own in splits.items()} if len(splits) > 1 else dict(values)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -17,6 +16,7 @@ from omegaconf import OmegaConf
 
 from pnn.config import REFUSED, checked, compose, no_such_key, plain
 from pnn.errors import UserError
+from pnn.reporting import statistics
 from pnn.rules import Config, look_up, problems
 
 LARGEST = 10_000
@@ -243,11 +243,8 @@ def repetition(values: Mapping[str, str]) -> Repetition:
 
 
 def independent(found: Mapping[Repetition, float]) -> list[float]:
-    """Independent numbers: of several splits one each, the mean over its seeds, which share its data; else one a repetition."""
-    splits: dict[str | None, list[float]] = {}
-    for repeated, value in found.items():
-        splits.setdefault(dict(repeated).get(SPLIT), []).append(value)
-    return [fmean(own) for own in splits.values()] if len(splits) > 1 else list(found.values())
+    """Independent numbers: one a split where there are several, else one a repetition."""
+    return list(statistics.independent(found, lambda repeated: dict(repeated).get(SPLIT)).values())
 
 
 def representatives(points: Sequence[Point]) -> Iterator[Point]:
