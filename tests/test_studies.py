@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 import torch
+from matplotlib import pyplot as plt
+from matplotlib.collections import PolyCollection
 
 from pnn import evaluate, reproduce
 from pnn.build import build
@@ -25,7 +27,7 @@ from pnn.reporting.statistics import estimate
 from pnn.sweep import configuration, sweep
 from pnn.sweeps import runs, transfer
 from pnn.sweeps.claims import Claims
-from pnn.sweeps.figures import across
+from pnn.sweeps.figures import _curve, across
 from pnn.sweeps.grid import Axis, Point, Study, parse_axis, seeds_first
 from pnn.sweeps.processes import me
 from pnn.sweeps.table import _difference, differences
@@ -602,3 +604,13 @@ def test_seeds_of_a_split_are_not_independent() -> None:
     expected = estimate([0.030, 0.010])
     assert (row["n"], row["verdict"]) == (2, "not shown")
     assert (row["difference"], row["half_width_95"]) == pytest.approx((expected.mean, expected.half))
+
+
+@pytest.mark.parametrize(("joined", "line", "bands"), [(True, "-", 1), (False, "None", 0)])
+def test_names_are_not_joined_by_a_line(joined: bool, line: str, bands: int) -> None:
+    figure, axis = plt.subplots()
+    _curve(axis, [(0.0, estimate([0.8, 0.9])), (1.0, estimate([0.6, 0.7]))], "pat", 0, joined)
+    assert axis.lines[0].get_linestyle() == line
+    assert sum(isinstance(c, PolyCollection) for c in axis.collections) == bands
+    assert len(axis.containers) == 1 - bands  # error bars
+    plt.close(figure)

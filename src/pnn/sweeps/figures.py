@@ -59,7 +59,8 @@ def accuracy_figure(plan: Study, table: Sequence[dict[str, Any]], path: Path) ->
     figure, axes = plt.subplots(1, len(panels), figsize=size, layout="constrained", sharey=True, squeeze=False)
     for axis, panel in zip(axes[0], panels, strict=True):
         for n, (mode, curve) in enumerate(lines[panel].items()):
-            _line(axis, sorted(curve, key=lambda p: p[0]), mode, n)
+            aside = 0.0 if numeric else 0.12 * (n - (len(lines[panel]) - 1) / 2)
+            _curve(axis, [(x + aside, e) for x, e in sorted(curve, key=lambda p: p[0])], mode, n, joined=numeric)
         axis.set(xlabel=axis_key or "", title=panel or plan.name)
         xs = sorted(place.values())
         if numeric and xs[0] > 0 and xs[-1] / xs[0] >= 20:
@@ -74,19 +75,22 @@ def accuracy_figure(plan: Study, table: Sequence[dict[str, Any]], path: Path) ->
     plt.close(figure)
 
 
-def _line(axis: Any, curve: Sequence[tuple[float, Any]], mode: str, number: int) -> None:
+def _curve(axis: Any, curve: Sequence[tuple[float, Any]], mode: str, number: int, joined: bool) -> None:
+    """A line with its band where the axis is one of numbers, else points with error bars: nothing lies between two names."""
     x = [place for place, _ in curve]
     mean = [100 * e.mean for _, e in curve]
     half = [100 * (e.half or 0.0) for _, e in curve]
     colour = MODE_COLOURS.get(mode, LINES[number % len(LINES)])
     counts = sorted({e.n for _, e in curve})
     label = f"{MODE_LABELS.get(mode, mode)}, n = {'-'.join(map(str, dict.fromkeys((counts[0], counts[-1]))))}"
-    axis.plot(x, mean, color=colour, marker=MARKS[number % len(MARKS)], ms=4.5, lw=1.6, label=label)
-    low, high = [m - h for m, h in zip(mean, half, strict=True)], [m + h for m, h in zip(mean, half, strict=True)]
-    if len(x) > 1:
+    joined = joined and len(x) > 1
+    line = "-" if joined else "none"
+    axis.plot(x, mean, color=colour, marker=MARKS[number % len(MARKS)], ms=4.5, lw=1.6, ls=line, label=label)
+    if joined:
+        low, high = [m - h for m, h in zip(mean, half, strict=True)], [m + h for m, h in zip(mean, half, strict=True)]
         axis.fill_between(x, low, high, color=colour, alpha=0.18, lw=0)
-    elif half[0]:
-        axis.errorbar(x, mean, half, color=colour, capsize=4)
+    elif any(half):
+        axis.errorbar(x, mean, half, color=colour, capsize=4, ls="none")
 
 
 def _varies(plan: Study, key: str) -> bool:
