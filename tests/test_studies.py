@@ -27,7 +27,7 @@ from pnn.reporting.statistics import estimate
 from pnn.sweep import configuration, sweep
 from pnn.sweeps import runs, transfer
 from pnn.sweeps.claims import Claims
-from pnn.sweeps.figures import _curve, across
+from pnn.sweeps.figures import _curve, accuracy_figure, across
 from pnn.sweeps.grid import Axis, Point, Study, parse_axis, seeds_first
 from pnn.sweeps.processes import me
 from pnn.sweeps.table import _difference, differences
@@ -436,7 +436,7 @@ def test_a_transfer_study_keeps_apart_what_else_was_varied(tmp_path: Path) -> No
     sweep(study_of(*asked, "optimizer.lr=1e-5,3e-2", "seed=0", "task.split_seed=0,1"))
     matrix = table(tmp_path / "study/transfer.csv")
     assert [(m["training"], m["n"], m["seeds"], m["interval_over"]) for m in matrix] == [
-        (f"pat optimizer.lr={lr}", "2", "2", "seeds") for lr in ("0.03", "1e-05")
+        (f"pat optimizer.lr={lr}", "2", "2", "splits") for lr in ("0.03", "1e-05")
     ]
 
 
@@ -614,3 +614,21 @@ def test_names_are_not_joined_by_a_line(joined: bool, line: str, bands: int) -> 
     assert sum(isinstance(c, PolyCollection) for c in axis.collections) == bands
     assert len(axis.containers) == 1 - bands  # error bars
     plt.close(figure)
+
+
+@pytest.mark.parametrize(("reference", "legend"), [(None, "physics-aware (PAT), n = 2"), ("perceptron", "n = 2")])
+def test_a_network_without_physics_is_not_called_physics_aware(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: str | None, legend: str
+) -> None:
+    monkeypatch.setattr(plt, "close", lambda _: None)
+    config = {"training": {"name": "pat"}, "reference": reference}
+    point = Point("hidden2", {"hidden": "2"}, config)
+    axes = (Axis("hidden", ("2", "4")), Axis("seed", ("0", "1")))
+    done = {"state": "finished", "test_accuracy_device": 0.8}
+    rows = [{"hidden": hidden, "seed": seed, **done} for hidden in "24" for seed in "01"]
+    accuracy_figure(Study({"name": "digital"}, (), axes, (point,)), rows, tmp_path / "accuracy.png")
+    shown = plt.gcf().axes[0].get_legend()
+    monkeypatch.undo()
+    plt.close("all")
+    assert shown is not None
+    assert [text.get_text() for text in shown.get_texts()] == [legend]

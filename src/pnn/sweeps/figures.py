@@ -47,10 +47,14 @@ def accuracy_figure(plan: Study, table: Sequence[dict[str, Any]], path: Path) ->
     texts = next((axis.values for axis in plan.axes if axis.key == axis_key), ("",))
     numeric = all(number(text) is not None for text in texts)
     place = {text: float(text) if numeric else float(n) for n, text in enumerate(texts)}
+    referred = any(
+        point.config["reference"] for point in plan.points
+    )  # identity, perceptron …: no training mode names them
+    only = "" if referred else plan.points[0].config["training"]["name"]
     lines: dict[str, dict[str, list[tuple[float, Any]]]] = {}
     for values, scores in found.items():
         at = dict(zip(keys, values, strict=True))
-        mode = at.pop("training", plan.points[0].config["training"]["name"])
+        mode = at.pop("training", only)
         x = place[at.pop(axis_key, "") if axis_key else ""]
         panel = ", ".join(f"{k.rpartition('.')[2]} {v}" for k, v in at.items() if _varies(plan, k))
         lines.setdefault(panel, {}).setdefault(mode, []).append((x, estimate(independent(scores))))
@@ -82,7 +86,8 @@ def _curve(axis: Any, curve: Sequence[tuple[float, Any]], mode: str, number: int
     half = [100 * (e.half or 0.0) for _, e in curve]
     colour = MODE_COLOURS.get(mode, LINES[number % len(LINES)])
     counts = sorted({e.n for _, e in curve})
-    label = f"{MODE_LABELS.get(mode, mode)}, n = {'-'.join(map(str, dict.fromkeys((counts[0], counts[-1]))))}"
+    n = f"n = {'-'.join(map(str, dict.fromkeys((counts[0], counts[-1]))))}"
+    label = f"{MODE_LABELS.get(mode, mode)}, {n}" if mode else n
     joined = joined and len(x) > 1
     line = "-" if joined else "none"
     axis.plot(x, mean, color=colour, marker=MARKS[number % len(MARKS)], ms=4.5, lw=1.6, ls=line, label=label)

@@ -11,7 +11,7 @@ from typing import Any
 from pnn.reporting.statistics import estimate
 from pnn.reporting.transfer import tolerated
 from pnn.sweeps import figures, runs
-from pnn.sweeps.grid import REPEATS, Repetition, Study, independent, repetition
+from pnn.sweeps.grid import REPEATS, SPLIT, Repetition, Study, independent, repetition
 from pnn.sweeps.table import write_csv
 
 COLUMNS = ("training", "trained_gap", "distance", "accuracy", "half_width_95", "n", "seeds", "interval_over")
@@ -50,7 +50,8 @@ def matrix(plan: Study) -> list[dict[str, Any]]:
         means = independent({seed: fmean(own) for seed, own in by_seed.items()})
         one = len(means) == 1
         half = estimate(values if one else means).half
-        over = "devices" if one else "seeds"
+        splits = {dict(seed).get(SPLIT) for seed in by_seed}
+        over = "devices" if one else "splits" if len(splits) > 1 else "seeds"
         counts = (fmean(means), half, len(values), len(means), over)
         table.append(dict(zip(COLUMNS, (training, gap, distance, *counts), strict=True)))
     return table
@@ -90,7 +91,8 @@ def report(plan: Study) -> str:
         return "no network has been evaluated elsewhere yet"
     write_csv(plan.folder / "transfer.csv", table, COLUMNS)
     figures.transfer_figure(plan.name, table, plan.folder / "transfer.png")
-    lines = ["accuracy on fresh devices (%, ± 95 % interval over seeds):"]
+    over = " or ".join(dict.fromkeys(row["interval_over"] for row in table))
+    lines = [f"accuracy on fresh devices (%, ± 95 % interval over {over}):"]
     distances = sorted({row["distance"] for row in table})
     lines.append(f"{'trained on gap':>24}" + "".join(f"{f'distance {d:g}':>16}" for d in distances))
     for training, gap in dict.fromkeys((row["training"], row["trained_gap"]) for row in table):
