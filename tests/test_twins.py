@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pnn.devices import SimulatedDevice, lab
 from pnn.errors import UserError
-from pnn.systems import CoupledOscillators
+from pnn.systems import SHG, CoupledOscillators
 from pnn.systems.system import Constant, ParameterSpec, System, per_sample
 from pnn.twins import MLP, GreyBox, Linear, Measurements, Quadratic, Twin, from_file, judge, load, sample, save
 from pnn.twins.card import jacobian_error, learning_curve, twin_card
@@ -74,6 +74,7 @@ def small(system: System) -> dict[str, Callable[[], Twin]]:
         "linear": lambda: Linear(system),
         "quadratic": lambda: Quadratic(system),
         "mlp": lambda: MLP(system, widths=(16, 16), epochs=2, noise=True, rank=2),
+        "mlp of roots": lambda: MLP(system, widths=(16, 16), epochs=2, root=True, noise=True, rank=2),
         "grey_box": lambda: GreyBox(system, records=32),
     }
 
@@ -179,6 +180,32 @@ def test_mlp_beats_linear_where_the_device_bends() -> None:
     assert judge(alone, test)["error"] < 0.9 * linear
 
 
+def test_a_twin_of_roots_meets_weak_spectra() -> None:
+    """Second-harmonic powers grow as the fourth power of the drive; a perceptron of powers sees only the bright ones."""
+    system = SHG(1, 1, bins=12, output_bins=6, grid=64, device_grid=64)
+    generator = torch.Generator().manual_seed(3)
+    x = torch.rand(3000, 12, generator=generator) * (0.2 + 0.8 * torch.rand(3000, 1, generator=generator))
+    train, test = Measurements(x, (), system(x)).split(0.2, 0)
+    weak = test.rows(test.y.sum(1) < test.y.sum(1).quantile(0.25))
+    plain, roots = (
+        MLP(system, widths=(64, 64), epochs=30, lr=1e-2, root=root).fit(train, progress=False) for root in (False, True)
+    )
+    assert judge(roots, weak)["error"] < 0.4 * judge(plain, weak)["error"]
+    assert judge(roots, test)["error"] < judge(plain, test)["error"]
+
+
+def test_a_twin_of_roots_predicts_signed_outputs_and_their_noise() -> None:
+    system = Toy(bend=0.5, theta=0)
+    data = sample(Exact(system, noise=0.05), system, 3000, seed=1)
+    twin = MLP(system, widths=(64,), epochs=20, lr=1e-2, root=True, noise=True).fit(data, progress=False)
+    fresh = sample(Exact(system, noise=0.05), system, 1000, repeats=1, seed=2)
+    assert (fresh.y < 0).any()
+    predicted = twin.distribution(fresh.x, *fresh.theta)  # of y, not of its root
+    left = fresh.y - predicted.mean
+    assert left.norm() < 0.25 * fresh.y.norm()
+    assert float((left.square() / predicted.variance).mean()) == pytest.approx(1, abs=0.3)
+
+
 def test_mlp_is_its_bypass_where_there_is_nothing_more_to_learn() -> None:
     """On a linear device with noise no epoch improves on the linear fit, so epoch 0 is kept."""
     system = Toy()
@@ -275,7 +302,7 @@ def test_unfitted_is_refused_and_the_state_carries_the_fit(
     assert not fresh.fitted
     with pytest.raises(UserError, match="is not fitted; call fit"):
         fresh(*drawn(toy, 2))
-    if type(fresh) is type(fitted):
+    if (type(fresh), fresh.options) == (type(fitted), fitted.options):
         fresh.load_state_dict(fitted.state_dict())
         assert fresh.fitted
         assert torch.equal(fresh(*drawn(toy, 4)), fitted(*drawn(toy, 4)))

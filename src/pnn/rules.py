@@ -128,6 +128,7 @@ FLAGS = (
     "system.linear",
     "system.undepleted",
     "model.bypass",
+    "model.root",
     "model.noise",
     "curve",
     "architecture.digital_output",

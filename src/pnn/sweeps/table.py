@@ -112,7 +112,7 @@ def _difference(pairs: Sequence[float]) -> dict[str, Any]:
 
 
 def render(plan: Study, table: Sequence[dict[str, Any]], paired: Sequence[dict[str, Any]]) -> str:
-    """Means ± 95 % intervals of every cell, then the paired differences ± standard error."""
+    """Means ± 95 % intervals of every cell, then the paired differences with theirs."""
     keys = [axis.key for axis in plan.axes if axis.key not in REPEATS]
     found = cells(plan, table)
     labels = {values: " ".join(f"{k}={v}" for k, v in zip(keys, values, strict=True)) for values in found}
@@ -120,12 +120,12 @@ def render(plan: Study, table: Sequence[dict[str, Any]], paired: Sequence[dict[s
     lines = [f"{'':{wide}}  test accuracy on the device (%, ± 95 % interval over seeds or splits)"]
     lines += [f"{labels[values]:{wide}}  {shown(estimate(independent(scores)))}" for values, scores in found.items()]
     if paired:
-        lines.append("paired differences (points, ± standard error):")
+        lines.append("paired differences (points, ± 95 % interval):")
     for row in paired:
         name = {"pat-in_silico": "PAT − in silico", "pat-ideal": "PAT − ideal"}[row["pair"]]
-        error = "" if row["standard_error"] is None else f" ± {100 * row['standard_error']:.2f}"
+        half = "" if row["half_width_95"] is None else f" ± {100 * row['half_width_95']:.2f}"
         lines.append(
-            f"  {row['at']:{wide}} {name:16} {100 * row['difference']:+6.2f}{error}  n = {row['n']}: {row['verdict']}"
+            f"  {row['at']:{wide}} {name:16} {100 * row['difference']:+6.2f}{half}  n = {row['n']}: {row['verdict']}"
         )
     return "\n".join(lines)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,9 @@ class MLP(Regression):
     and the epoch is the one with the least error on the tenth, epoch 0 being the bypass alone: so the twin is never
     worse there than linear, and often, for weakly nonlinear devices, no better. `bypass=False` replaces L by the mean.
 
+    `root=True` fits L + r N to the signed root of the output, sign(y) √|y|, and y is its signed square: for powers, which span
+    decades and are quadratic in an amplitude, so that weak records are met as well as bright ones.
+
     With `noise`, a `NoiseModel` of `rank` is fitted to the residuals of single measurements; `sampling = True` then adds
     one draw of it to every output (gradients flow through the draw). Numbers come from the seed of the fit, a counter
     in the state and the process's rank, so that a resumed run continues with the same ones.
@@ -45,6 +49,7 @@ class MLP(Regression):
         lr: float = 3e-3,
         batch_size: int = 128,
         bypass: bool = True,
+        root: bool = False,
         noise: bool = False,
         rank: int = 4,
     ):
@@ -57,7 +62,7 @@ class MLP(Regression):
         if not 0 < lr < math.inf:
             raise UserError(f"model.lr={lr} must be > 0; use 3e-3")
         self.widths, self.epochs, self.lr, self.batch_size = tuple(widths), epochs, lr, batch_size
-        self.with_bypass, self.with_noise, self.rank, self.sampling = bypass, noise, rank, False
+        self.with_bypass, self.root, self.with_noise, self.rank, self.sampling = bypass, root, noise, rank, False
         self.bypass = Linear(system)
         sizes = (self.features, *self.widths, self.output_size)
         self.depth = len(sizes) - 1
@@ -72,7 +77,8 @@ class MLP(Regression):
     def options(self) -> dict[str, Any]:
         named = ("epochs", "lr", "batch_size", "rank")
         own = {key: getattr(self, key) for key in named}
-        return {"widths": list(self.widths), **own, "bypass": self.with_bypass, "noise": self.with_noise}
+        flags = {"bypass": self.with_bypass, "root": self.root, "noise": self.with_noise}
+        return {"widths": list(self.widths), **own, **flags}
 
     @property
     def layers(self) -> list[Tensor]:
@@ -81,7 +87,7 @@ class MLP(Regression):
 
     def _fit(self, data: Measurements, seed: int, progress: bool) -> None:
         generator = torch.Generator().manual_seed(seed)
-        rows, held = data.split(0.1, seed)
+        rows, held = self._fitted_to(data).split(0.1, seed)
         if self.with_bypass:
             self.bypass.fit(rows)
         else:
@@ -96,6 +102,12 @@ class MLP(Regression):
         self.draws.copy_(torch.tensor([seed, 0]))
         if self.noise is not None:
             self._fit_noise(data, self.noise, generator, progress)
+
+    def _fitted_to(self, data: Measurements) -> Measurements:
+        """The measurements as the perceptron sees them: with `root`, signed roots."""
+        if not self.root:
+            return data
+        return replace(data, y=signed_root(data.y), y2=None if data.y2 is None else signed_root(data.y2))
 
     def _mean_only(self, data: Measurements) -> None:
         self.bypass.to(data.x)
@@ -145,7 +157,8 @@ class MLP(Regression):
     def mean(self, x: Tensor, *theta: Tensor) -> Tensor:
         """The output without noise."""
         residual = perceptron(self.project(x, theta, self.layers[0]), self.layers)
-        return self.bypass.model(x, *theta) + self.residual * residual
+        y = self.bypass.model(x, *theta) + self.residual * residual
+        return y * y.abs() if self.root else y
 
     def model(self, x: Tensor, *theta: Tensor) -> Tensor:
         y = self.mean(x, *theta)
@@ -167,7 +180,7 @@ class MLP(Regression):
         return self.noise.covariance(hidden)
 
     def _output(self, y: Tensor) -> Tensor:
-        return (y - self.bypass.offset) / self.bypass.gain
+        return ((signed_root(y) if self.root else y) - self.bypass.offset) / self.bypass.gain
 
     def _draw(self, *shapes: tuple[int, ...]) -> list[Tensor]:
         """The next standard normal numbers, on the CPU, so that one seed means one noise anywhere."""
@@ -185,6 +198,11 @@ class MLP(Regression):
         single = [data.y] if data.y2 is None else [data.y, data.y2]
         residuals = torch.cat([measured - y for measured in single])
         noise.fit(z.repeat(len(single), 1), self._output(y).repeat(len(single), 1), residuals, generator, progress)
+
+
+def signed_root(y: Tensor) -> Tensor:
+    """sign(y) √|y|, whose inverse is y |y|."""
+    return y.sign() * y.abs().sqrt()
 
 
 def perceptron(first: Tensor, layers: Sequence[Tensor]) -> Tensor:
