@@ -42,12 +42,6 @@ class Results:
         return sorted({str(r.environment["machine"]) for r in self.runs if "machine" in r.environment})
 
     @property
-    def origins(self) -> dict[str, int]:
-        """Where runs come from that no run folder of ours wrote (environment: origin), and how many there are of each."""
-        named = [str(r.environment["origin"]) for r in self.runs if r.environment.get("origin")]
-        return {origin: named.count(origin) for origin in dict.fromkeys(named)}
-
-    @property
     def seconds(self) -> float:
         """Wall time of the runs that are counted."""
         return sum(float(r.summary["wall_seconds"]) for r in self.runs)
