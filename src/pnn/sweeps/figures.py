@@ -71,6 +71,7 @@ def accuracy_figure(plan: Study, table: Sequence[dict[str, Any]], path: Path) ->
             axis.set_xscale("log")
         if axis_key is None or not numeric:
             axis.set_xticks(list(place.values()), list(place))
+            axis.set_xlim(min(xs) - 0.6, max(xs) + 0.6)
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25)
     axes[0][0].set_ylabel("test accuracy on the device (%)")
