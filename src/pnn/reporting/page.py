@@ -54,7 +54,7 @@ TWIN_NOTE = (
 )
 ALIGNMENT_NOTE = (
     "Of each layer's trainable parameters, at the checkpoint's: gradients of every training mode against backpropagation through "
-    "the simulated device."
+    "the simulated device. At the end of a training they are small, and their directions say less."
 )
 #: The README's results stand between these.
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
