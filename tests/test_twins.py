@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pnn.calibrate import adopt
 from pnn.devices import SimulatedDevice, lab
 from pnn.errors import UserError
 from pnn.systems import SHG, CoupledOscillators
@@ -306,6 +308,15 @@ def test_unfitted_is_refused_and_the_state_carries_the_fit(
         fresh.load_state_dict(fitted.state_dict())
         assert fresh.fitted
         assert torch.equal(fresh(*drawn(toy, 4)), fitted(*drawn(toy, 4)))
+
+
+@pytest.mark.parametrize("root", [True, False])
+def test_a_plain_fit_is_never_taken_for_one_of_roots(root: bool, toy: Toy, data: Measurements, tmp_path: Path) -> None:
+    fitted, other = (MLP(toy, widths=(8,), epochs=1, root=r) for r in (root, not root))
+    save(fitted.fit(data, progress=False), tmp_path / "twin.pt", {})
+    bench = SimpleNamespace(model=other, system=toy, device=None)
+    with pytest.raises(UserError, match=rf"'root': {root}.* and model says .*'root': {not root}.*repeat those options"):
+        adopt([bench], str(tmp_path / "twin.pt"))
 
 
 def test_a_saved_twin_is_the_same_twin(fitted: Twin, toy: Toy, tmp_path: Path) -> None:

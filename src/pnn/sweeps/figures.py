@@ -47,9 +47,7 @@ def accuracy_figure(plan: Study, table: Sequence[dict[str, Any]], path: Path) ->
     texts = next((axis.values for axis in plan.axes if axis.key == axis_key), ("",))
     numeric = all(number(text) is not None for text in texts)
     place = {text: float(text) if numeric else float(n) for n, text in enumerate(texts)}
-    referred = any(
-        point.config["reference"] for point in plan.points
-    )  # identity, perceptron …: no training mode names them
+    referred = any(point.config["reference"] for point in plan.points)  # no training mode names those
     only = "" if referred else plan.points[0].config["training"]["name"]
     lines: dict[str, dict[str, list[tuple[float, Any]]]] = {}
     for values, scores in found.items():

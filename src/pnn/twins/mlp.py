@@ -71,6 +71,8 @@ class MLP(Regression):
             self.register_buffer(f"bias{k}", torch.zeros(fan_out))
         self.register_buffer("residual", torch.ones(1))
         self.register_buffer("draws", torch.zeros(2, dtype=torch.int64))  # seed, number of draws so far
+        if root:  # so that no state of a plain fit is taken for one of roots, nor the other way round
+            self.register_buffer("of_roots", torch.ones(1))
         self.noise = NoiseModel(self.features, self.output_size, rank) if noise else None
 
     @property
