@@ -529,6 +529,20 @@ def test_a_verdict_says_whether_the_target_is_inside_the_interval(tmp_path: Path
     assert "one run" in score(claim(value=0.9), groups[:0] + groups_of(tmp_path / "0")).why
 
 
+@pytest.mark.parametrize(
+    ("how", "text"),
+    [
+        ({"value": 0.4, "claim": "at_most", "tolerance": 0.05}, "≤ 40 ± 5 %"),
+        ({"value": 0.93, "tolerance": 0.005}, "93 %"),  # half of the last digit: printed so already
+        ({"value": 0.899, "tolerance": 0.0005}, "89.9 %"),
+        ({"value": 0.899, "tolerance": 0.005}, "89.9 ± 0.5 %"),
+    ],
+)
+def test_a_tolerance_that_the_digits_do_not_imply_is_shown(tmp_path: Path, how: dict[str, Any], text: str) -> None:
+    fake(tmp_path / "a", 0.8)
+    assert claim_text(score(claim(**how), groups_of(tmp_path))) == text
+
+
 def test_a_claim_without_runs_is_not_run(tmp_path: Path) -> None:
     fake(tmp_path / "a")
     groups = groups_of(tmp_path)

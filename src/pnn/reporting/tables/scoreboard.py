@@ -23,14 +23,17 @@ HEADS = [
 
 
 def claim_text(score: Score) -> str:
-    """What was claimed, as a number or as a comparison."""
+    """What was claimed, as a number or as a comparison; with its tolerance where the printed digits do not imply it."""
     target = score.target
     if target.claim == "better_than":
         return f"> {target.rival or (target.than or '').replace('_', ' ')}"
     if target.value is None:
         return DASH
     digits = max(0, len(f"{target.value:.4f}".rstrip("0")) - 4)
-    return f"{'≤ ' if target.claim == 'at_most' else ''}{percent(target.value, digits)}"
+    number = percent(target.value, digits)
+    if target.tolerance > 0.5 * 10 ** -(2 + digits) + 1e-9:
+        number = f"{number.removesuffix(' %')} ± {percent(target.tolerance, digits)}"
+    return f"{'≤ ' if target.claim == 'at_most' else ''}{number}"
 
 
 def scoreboard_table(scores: Sequence[Score]) -> Table:
