@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import multiprocessing
-import os
 import signal
 import subprocess
 import sys
@@ -521,7 +520,9 @@ def test_processes_on_one_study_share_its_trials(storage: str, fake: Callable[[A
 
 
 def test_a_study_killed_again_and_again_ends_like_one_that_never_was(fake: Callable[[Any], None]) -> None:
-    fake(score)
+    def slowly(config: dict, trial: Any) -> float:
+        time.sleep(0.3)  # ten of these outlast a machine that is busy elsewhere
+        return score(config, trial)
 
     def plan_of(out: str) -> Any:
         return configuration([*TINY, "trials=10", f"out={out}", "sampler=tpe", "pruner=none"])
@@ -533,14 +534,17 @@ def test_a_study_killed_again_and_again_ends_like_one_that_never_was(fake: Calla
     plan = plan_of("killed")
     plan.folder.mkdir()
     (plan.folder / "sweep.yaml").touch()
+    fake(slowly)
     for _ in range(5):
         worker, count = process(plan), len(rows(open_study(plan)))
         for _ in range(400):  # until it is in the middle of a trial of its own
             if len(rows(open_study(plan))) > count or not worker.is_alive():
                 break
             time.sleep(0.01)
-        os.kill(worker.pid, signal.SIGKILL)  # type: ignore[arg-type]
+        worker.kill()
         worker.join()
+        assert worker.exitcode == -signal.SIGKILL
+    fake(score)
     killed = result(plan)
     failed = [t for t in open_study(plan).trials if t.state == TrialState.FAIL]
     assert failed  # somebody was killed at work
